@@ -1,0 +1,95 @@
+"""One frozen :class:`Settings`, read from ``ADJOIN_*`` variables and ``adjoin.yaml``.
+
+Order of precedence: arguments, environment, the file named by ``ADJOIN_CONFIG`` (default
+``./adjoin.yaml``), defaults. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from adjoin.errors import InputError
+
+
+def _default_home() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "adjoin"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its unit and its bounds."""
+
+    model_config = SettingsConfigDict(env_prefix="ADJOIN_", frozen=True, extra="forbid")
+
+    home: Path = Field(default_factory=_default_home, description="models and collections")
+    allowed_modules: tuple[str, ...] = Field(
+        default=(), description="modules that `py:` references may name"
+    )
+
+    workers: int = Field(default=2, ge=1, le=1024, description="workers of an embedded cluster")
+    threads_per_worker: int = Field(default=4, ge=1, le=256, description="blocking stages at once")
+    replica_threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads of a replica; 0 takes every core"
+    )
+    kv_cache_gb: float = Field(default=1.0, gt=0, le=4096, description="KV cache of a CPU replica")
+
+    stage_timeout_s: float = Field(default=300.0, gt=0, description="of a stage that sets none")
+    run_timeout_s: float = Field(default=1800.0, gt=0)
+    load_timeout_s: float = Field(default=600.0, gt=0, description="of a replica that starts")
+    worker_wait_s: float = Field(default=30.0, gt=0, description="for a worker when there is none")
+    host_linger_s: float = Field(
+        default=10.0, ge=0, description="how long a host outlives its last agent"
+    )
+
+    max_input_bytes: int = Field(default=1_000_000, ge=1, description="of a run's inputs, encoded")
+    max_results: int = Field(default=1000, ge=1, description="largest k of a search")
+    max_new_tokens: int = Field(default=8192, ge=1)
+    inline_bytes: int = Field(
+        default=65_536, ge=0, description="larger values stay where they were made until pulled"
+    )
+
+    max_file_bytes: int = Field(default=64_000_000, ge=1, description="of one document")
+    parse_timeout_s: float = Field(default=60.0, gt=0, description="of one document")
+    parse_memory_mb: int = Field(default=2048, ge=256)
+
+    trusted_network: bool = Field(
+        default=False, description="allow a cluster address that is neither loopback nor TLS"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get("ADJOIN_CONFIG", "adjoin.yaml")
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file)
+
+    @classmethod
+    def load(cls, **values: Any) -> Settings:
+        """Read the settings; raises :class:`InputError` naming each bad key."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+                for item in error.errors()
+            ]
+            raise InputError(
+                f"bad settings: {'; '.join(lines)}",
+                where=os.environ.get("ADJOIN_CONFIG", "adjoin.yaml"),
+                hint="check that file and the ADJOIN_* variables",
+            ) from None

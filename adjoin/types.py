@@ -1,0 +1,281 @@
+"""The values that every package shares: passages, messages, tokens, usage, events, the stage's context.
+
+All are frozen msgspec structures: cheap to make, comparable, and encodable without pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+#: A dense vector or a matrix of them: float32, shape ``[d]`` or ``[n, d]``.
+Vector: TypeAlias = npt.NDArray[np.float32]
+#: What a passage may carry beside its text.
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """A piece of a document, as it is stored and as it is found.
+
+    Attributes:
+        id: unique within its collection.
+        source: where it came from, as the user named it: a path, a URL, a title.
+        score: similarity to the query, larger is nearer; 0 when the passage was not searched for.
+        metadata: facts to show or filter by, such as ``page``.
+    """
+
+    id: str
+    text: str
+    source: str = ""
+    score: float = 0.0
+    metadata: Mapping[str, Scalar] = {}
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a conversation. ``role`` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A piece of generated text.
+
+    Attributes:
+        text: what the token adds to the answer; may be empty while a character is incomplete.
+        ids: the token ids behind ``text``, in order.
+        choice: which of ``n`` samples it belongs to.
+        logprob: sum of the natural log-probabilities of ``ids`` when they were asked for.
+    """
+
+    text: str
+    ids: tuple[int, ...] = ()
+    choice: int = 0
+    logprob: float | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How to draw tokens. Bounds are checked where a value enters (:func:`check`)."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    logprobs: bool = False
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a piece of work consumed. Token counts are the engine's own; times are in seconds.
+
+    ``prompt`` counts all prompt tokens, ``cached`` those of them whose attention state was reused.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    embedded: int = 0
+    seconds: float = 0.0
+    cold_start_seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt=self.prompt + other.prompt,
+            cached=self.cached + other.cached,
+            generated=self.generated + other.generated,
+            embedded=self.embedded + other.embedded,
+            seconds=self.seconds + other.seconds,
+            cold_start_seconds=self.cold_start_seconds + other.cold_start_seconds,
+        )
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished sample. ``finish_reason`` is stop, length or abort."""
+
+    text: str
+    finish_reason: str = "stop"
+    choice: int = 0
+    tokens: int = 0
+    logprob: float | None = None
+
+
+# --- Events: the only thing a run emits. ----------------------------------------------------------
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What happened; the envelope around it says to which run, stage and attempt."""
+
+
+class RunStarted(Body, frozen=True, kw_only=True):
+    workflow: str
+    version: str
+
+
+class RunPlanned(Body, frozen=True, kw_only=True):
+    """``placement`` maps each stage to the name of its worker."""
+
+    placement: dict[str, str]
+
+
+class StageStarted(Body, frozen=True, kw_only=True):
+    worker: str
+
+
+class ModelLoading(Body, frozen=True, kw_only=True):
+    """A replica is being started; ``phase`` is template, fork, load or warm."""
+
+    model: str
+    phase: str
+
+
+class ModelReady(Body, frozen=True, kw_only=True):
+    """``seconds`` is how long this stage waited for the replica."""
+
+    model: str
+    seconds: float
+
+
+class Tokens(Body, frozen=True, kw_only=True):
+    tokens: tuple[Token, ...]
+
+
+class Progress(Body, frozen=True, kw_only=True):
+    """``total`` is 0 when it is not known."""
+
+    label: str
+    done: int
+    total: int = 0
+
+
+class Used(Body, frozen=True, kw_only=True):
+    """A model call of a stage ended and consumed this; a stage may have several."""
+
+    model: str
+    usage: Usage
+
+
+class StageCompleted(Body, frozen=True, kw_only=True):
+    worker: str
+    usage: Usage
+
+
+class StageFailed(Body, frozen=True, kw_only=True):
+    """``error`` is :func:`adjoin.errors.to_wire` data; ``retry`` says that another attempt follows."""
+
+    error: dict[str, Any]
+    retry: bool = False
+
+
+class WorkerLost(Body, frozen=True, kw_only=True):
+    worker: str
+    stages: tuple[str, ...]
+
+
+class RunCompleted(Body, frozen=True, kw_only=True):
+    """``outputs`` are the workflow's results by name, ``usage`` the sum over its recorded stages."""
+
+    outputs: dict[str, Any]
+    usage: Usage
+    seconds: float
+
+
+class RunFailed(Body, frozen=True, kw_only=True):
+    error: dict[str, Any]
+
+
+class RunCancelled(Body, frozen=True, kw_only=True):
+    reason: str = ""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened in a run.
+
+    Attributes:
+        seq: position in the run's stream, from 0, without gaps.
+        at: seconds since the run started.
+        stage: empty for events of the run itself.
+        attempt: counts from 1; 0 for events of the run itself.
+    """
+
+    run: str
+    seq: int
+    at: float
+    stage: str = ""
+    attempt: int = 0
+    body: Body
+
+
+# --- What a stage can reach. ----------------------------------------------------------------------
+
+
+class ModelClient(Protocol):
+    """A model as a stage sees it; calls go to some replica, starting one when there is none."""
+
+    name: str
+
+    async def embed(self, texts: Sequence[str]) -> Vector:
+        """Unit vectors of shape ``[len(texts), d]``, float32.
+
+        Raises:
+            EngineError: the replica failed.
+            ModelError: the model cannot be had or does not embed.
+        """
+        ...
+
+    def generate(
+        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
+    ) -> AsyncIterator[Token | Generation]:
+        """Tokens as they come, then one :class:`Generation` for each of ``sampling.n`` samples.
+
+        A string prompt is one user turn, put through the model's chat template where it has one;
+        ``raw`` sends it untouched. Closing the iterator aborts the generation.
+
+        Raises:
+            InputError: the prompt is empty or longer than the model's context.
+            EngineError: the replica failed.
+            ModelError: the model cannot be had or does not generate.
+        """
+        ...
+
+
+class CollectionClient(Protocol):
+    """A collection as a stage sees it."""
+
+    name: str
+    embedding: str
+
+    async def search(self, vector: Vector, k: int) -> list[Passage]:
+        """The ``k`` nearest passages (all, when there are fewer), best first.
+
+        Raises:
+            InputError: the vector's dimension differs from the collection's.
+            StateError: the stored index is damaged.
+        """
+        ...
+
+
+class StageContext(Protocol):
+    """A stage's only way to the world; the runtime implements it."""
+
+    run: str
+    stage: str
+    attempt: int
+    #: Seconds left until the stage is cut off; None when it has no limit.
+    deadline: float | None
+    #: The same for every attempt of a stage of a run.
+    idempotency_key: str
+
+    def model(self, name: str) -> ModelClient: ...
+
+    def collection(self, name: str) -> CollectionClient: ...
+
+    def emit(self, body: Body) -> None: ...
