@@ -1,0 +1,1 @@
+"""How one stage computes: built-in functions, ingestion, engines, models."""
