@@ -1,0 +1,1 @@
+"""State next to the compute that uses it."""

@@ -1,0 +1,13 @@
+"""Collections: passages with their vectors, searched in memory, saved as atomic snapshots."""
+
+from __future__ import annotations
+
+from adjoin.vector_state.collections.collection import Collection
+from adjoin.vector_state.collections.snapshot import (
+    CollectionInfo,
+    check_name,
+    list_collections,
+    remove,
+)
+
+__all__ = ["Collection", "CollectionInfo", "check_name", "list_collections", "remove"]
