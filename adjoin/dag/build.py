@@ -1,0 +1,267 @@
+"""From stages in any order to a validated Graph. Both Python and YAML end here.
+
+Errors name the stage in ``details["stage"]`` and, where one is to blame, the argument in
+``details["argument"]`` or the output in ``details["output"]``, so that each front end can add the
+line number.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from adjoin.dag import datatypes as dt
+from adjoin.dag.annotations import Template, is_writable
+from adjoin.dag.binding import Binding, Literal, Reference, references, type_of_binding
+from adjoin.dag.datatypes import DataType
+from adjoin.dag.function import Function
+from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
+from adjoin.dag.names import INPUTS, check_name, check_stage_id, suggest
+from adjoin.dag.parameter import Parameter
+from adjoin.errors import GraphError
+
+MAX_STAGES = 10_000
+
+
+def build(
+    name: str,
+    *,
+    inputs: Iterable[Parameter],
+    stages: Iterable[Stage],
+    outputs: Mapping[str, Binding],
+    bare: bool = False,
+    models: Mapping[str, ModelSpec] | None = None,
+    serve: Serve | None = None,
+    description: str = "",
+) -> Graph:
+    """Check everything and put the stages in order.
+
+    Raises:
+        GraphError: the workflow is wrong; says at which stage.
+    """
+    check_name(name, "a workflow")
+    inputs = tuple(map(_check_input, inputs))
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        if stage.id in found:
+            raise GraphError(f"two stages are called {stage.id!r}", stage=stage.id)
+        found[check_stage_id(stage.id)] = _complete(stage)
+        if len(found) > MAX_STAGES:
+            raise GraphError(f"a workflow has at most {MAX_STAGES} stages")
+    if not found:
+        raise GraphError(f"workflow {name!r} has no stages", hint="use at least one function")
+    for output in outputs:
+        check_name(output, "an output")
+    known = {parameter.name: parameter.type for parameter in inputs}
+    _check_references(known, found, outputs)
+    ordered = _ordered(found)
+    _check_used(ordered, outputs)
+    _check_types(known, found, outputs)
+    return Graph(
+        name=name,
+        inputs=inputs,
+        stages=ordered,
+        outputs=dict(outputs),
+        bare=bare,
+        models=dict(models or {}),
+        serve=serve or Serve(),
+        description=description,
+    )
+
+
+def _check_input(parameter: Parameter) -> Parameter:
+    check_name(parameter.name, "an input")
+    if not is_writable(parameter.type):
+        raise GraphError(
+            f"input {parameter.name!r} is {parameter.type}, which callers cannot write",
+            hint="take plain inputs and make it in a function",
+        )
+    return parameter
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+def signature(function: Function) -> str:
+    """How a function is called, for people to read."""
+    shown = [
+        f"{each.name}: {each.type}" + ("" if each.required else " (optional)")
+        for each in function.parameters
+    ]
+    return ", ".join([*shown, "…"] if function.extra else shown) or "nothing"
+
+
+def _complete(stage: Stage) -> Stage:
+    """The stage with its templates captured, after a look at which arguments there are."""
+    function = stage.function
+    known = {parameter.name: parameter for parameter in function.parameters}
+    for name in stage.bindings:
+        if name not in known and not function.extra:
+            raise GraphError(
+                f"stage {stage.id!r}: {function.name!r} takes no argument {name[:80]!r}",
+                hint=suggest(name, known),
+                stage=stage.id,
+                argument=name,
+            )
+    missing = [name for name in known if known[name].required and name not in stage.bindings]
+    if missing:
+        raise GraphError(
+            f"stage {stage.id!r}: {function.name!r} needs {', '.join(map(repr, missing))}",
+            hint=f"it takes {signature(function)}",
+            stage=stage.id,
+        )
+    bindings = {
+        name: _as_template(bound, known.get(name)) for name, bound in stage.bindings.items()
+    }
+    complete = replace(stage, bindings=bindings)
+    for need in (function.needs.model, function.needs.collection):
+        if need in bindings and not _is_name(bindings[need]):
+            raise GraphError(
+                f"stage {stage.id!r}: argument {need!r} must be a plain name",
+                hint="what a stage works with is known before it runs; write the name itself",
+                stage=stage.id,
+                argument=need,
+            )
+    return complete
+
+
+def _as_template(bound: Binding, parameter: Parameter | None) -> Binding:
+    """A constant text given for a template is one."""
+    wanted = parameter is not None and dt.accepts(parameter.type, "template")
+    if wanted and isinstance(bound, Literal) and isinstance(bound.value, str):
+        return Template(bound.value)
+    return bound
+
+
+def _is_name(bound: Binding) -> bool:
+    if not isinstance(bound, Literal):
+        return False
+    return bound.value is None or (isinstance(bound.value, str) and bound.value != "")
+
+
+# --- edges ------------------------------------------------------------------------------------
+
+
+def _check_references(
+    inputs: Mapping[str, DataType], stages: Mapping[str, Stage], outputs: Mapping[str, Binding]
+) -> None:
+    for stage in stages.values():
+        for name, bound in stage.bindings.items():
+            for reference in references(bound):
+                if reason := _dangling(reference, inputs, stages):
+                    raise GraphError(
+                        f"stage {stage.id!r}, argument {name!r}: {reason[0]}",
+                        hint=reason[1],
+                        stage=stage.id,
+                        argument=name,
+                    )
+    for name, bound in outputs.items():
+        for reference in references(bound):
+            if reason := _dangling(reference, inputs, stages):
+                raise GraphError(f"output {name!r}: {reason[0]}", hint=reason[1], output=name)
+
+
+def _dangling(
+    reference: Reference, inputs: Mapping[str, DataType], stages: Mapping[str, Stage]
+) -> tuple[str, str] | None:
+    """What is wrong with a reference's root, and a hint; None when nothing is."""
+    if reference.root != INPUTS:
+        if reference.root in stages:
+            return None
+        hint = suggest(reference.root, [*stages, INPUTS])
+        if reference.root in inputs:
+            hint = f"for the input write ${{{INPUTS}.{reference.root}}}"
+        return f"{reference} names no stage", hint
+    if not reference.path or not isinstance(reference.path[0], str):
+        return f"{reference} names no input", "write ${inputs.name}"
+    if reference.path[0] in inputs:
+        return None
+    return f"{reference} names no input", suggest(reference.path[0], inputs)
+
+
+def _ordered(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
+    """Topological order, by level and name: the same however the stages were written down."""
+    sorter = graphlib.TopologicalSorter(
+        {id: stage.roots - {INPUTS} for id, stage in stages.items()}
+    )
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        # the sorter lists a cycle against the edges
+        cycle = error.args[1][::-1]
+        shown = cycle if len(cycle) <= 12 else [*cycle[:11], "…", cycle[-1]]
+        raise GraphError(
+            f"the stages {' → '.join(shown)} wait for each other",
+            hint="remove one of these references",
+            stage=cycle[0],
+        ) from None
+    found: list[Stage] = []
+    while sorter.is_active():
+        level = sorted(sorter.get_ready())
+        found.extend(stages[id] for id in level)
+        sorter.done(*level)
+    return tuple(found)
+
+
+def _check_used(ordered: tuple[Stage, ...], outputs: Mapping[str, Binding]) -> None:
+    used = {ref.root for bound in outputs.values() for ref in references(bound)}
+    for stage in reversed(ordered):
+        if stage.id in used:
+            used |= stage.roots
+    for stage in ordered:
+        if stage.id not in used:
+            raise GraphError(
+                f"nothing uses the result of stage {stage.id!r}",
+                hint="pass it on, make it an output, or remove the stage",
+                stage=stage.id,
+            )
+
+
+def _check_types(
+    inputs: Mapping[str, DataType], stages: Mapping[str, Stage], outputs: Mapping[str, Binding]
+) -> None:
+    def root_type(reference: Reference) -> DataType:
+        if reference.root == INPUTS:
+            return inputs[str(reference.path[0])]
+        return stages[reference.root].function.returns
+
+    for stage in stages.values():
+        for name, bound in stage.bindings.items():
+            try:
+                found = type_of_binding(bound, root_type)
+                _check_argument(stage, name, bound, found)
+            except GraphError as error:
+                raise GraphError(
+                    f"stage {stage.id!r}, argument {name!r}: {error.message}",
+                    hint=error.hint,
+                    stage=stage.id,
+                    argument=name,
+                ) from None
+    for name, bound in outputs.items():
+        try:
+            type_of_binding(bound, root_type)
+        except GraphError as error:
+            raise GraphError(
+                f"output {name!r}: {error.message}", hint=error.hint, output=name
+            ) from None
+
+
+def _check_argument(stage: Stage, name: str, bound: Binding, found: DataType) -> None:
+    parameter = stage.function.parameter(name)
+    if parameter is None:
+        return
+    if not dt.assignable(found, parameter.type):
+        raise GraphError(
+            f"{stage.function.name!r} takes {parameter.type}, but {_origin(bound)} {found}"
+        )
+    if isinstance(bound, Literal) and (reason := parameter.bounds.broken_by(bound.value)):
+        raise GraphError(reason)
+
+
+def _origin(bound: Binding) -> str:
+    if not isinstance(bound, Reference):
+        return "it is given"
+    if bound.root == INPUTS:
+        return f"input {str(bound.path[0])!r} is" if len(bound.path) == 1 else f"{bound} is"
+    return f"stage {bound.root!r} gives" if not bound.path else f"{bound} is"

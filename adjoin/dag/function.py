@@ -1,0 +1,260 @@
+"""A Function: a typed unit of work with its needs and its policy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, overload
+
+import msgspec
+
+from adjoin.dag import datatypes as dt
+from adjoin.dag.annotations import from_annotation, hints_of
+from adjoin.dag.datatypes import DataType
+from adjoin.dag.names import check_name, parse_seconds
+from adjoin.dag.parameter import Parameter
+from adjoin.dag.source import caller, digest_of, location, module_of
+from adjoin.errors import DefinitionError
+from adjoin.types import StageContext
+
+MAX_ATTEMPTS = 10
+
+
+class Needs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which parameters carry the name of a model or a collection that the function works with."""
+
+    model: str | None = None
+    collection: str | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a stage is carried out.
+
+    Attributes:
+        timeout: seconds for one attempt; None for the runtime's own limit.
+        attempts: how often it is tried in all, 1 to 10.
+    """
+
+    timeout: float | None = None
+    attempts: int = 1
+
+    def override(self, timeout: object = None, attempts: object = None) -> Policy:
+        """This policy with what is given in place of its own.
+
+        Raises:
+            DefinitionError: a value is out of bounds.
+        """
+        if attempts is None:
+            attempts = self.attempts
+        elif isinstance(attempts, bool) or attempts not in range(1, MAX_ATTEMPTS + 1):
+            raise DefinitionError(
+                f"attempts must be a whole number from 1 to {MAX_ATTEMPTS}, got {attempts!r}"
+            )
+        return Policy(
+            timeout=self.timeout if timeout is None else parse_seconds(timeout),
+            attempts=int(str(attempts)),
+        )
+
+
+class Trace(Protocol):
+    """What records the stages while a workflow is traced."""
+
+    def add(
+        self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], use: Use
+    ) -> Any: ...
+
+
+#: The trace that calls of functions go to; None outside of a workflow.
+tracing: ContextVar[Trace | None] = ContextVar("adjoin_tracing", default=None)
+
+
+@dataclass(frozen=True)
+class Function:
+    """A typed unit of work.
+
+    Calling it inside a workflow adds a stage and returns a symbol for its result. Outside of one,
+    a user's function simply runs; a built-in one needs a runtime and raises DefinitionError.
+
+    Attributes:
+        ref: ``embed`` for a built-in function, ``py:module:qualname`` for a user's.
+        parameters: without the stage's context.
+        extra: whether it takes arguments beyond its parameters (``**kwargs``).
+        wants_context: whether its first parameter is a :class:`StageContext`.
+        digest: sha256 of its source, hexadecimal.
+        call: the Python callable; no part of the function's identity.
+    """
+
+    name: str
+    ref: str
+    parameters: tuple[Parameter, ...] = ()
+    returns: DataType = dt.ANY
+    needs: Needs = field(default_factory=Needs)
+    policy: Policy = field(default_factory=Policy)
+    extra: bool = False
+    wants_context: bool = False
+    digest: str = ""
+    description: str = ""
+    call: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash((self.ref, self.digest))
+
+    @property
+    def is_builtin(self) -> bool:
+        return not self.ref.startswith("py:")
+
+    def parameter(self, name: str) -> Parameter | None:
+        return next((found for found in self.parameters if found.name == name), None)
+
+    def options(
+        self, *, id: str = "", timeout: float | str | None = None, attempts: int | None = None
+    ) -> Use:
+        """This function for one stage: under an id of your choice, with another policy.
+
+        ``generate.options(timeout="30s", attempts=3)(prompt, model="small")``
+        """
+        return Use(self, id, self.policy.override(timeout, attempts))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return Use(self, "", self.policy)(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A function as one stage uses it; ``id`` is empty when the trace is to name the stage."""
+
+    function: Function
+    id: str
+    policy: Policy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        trace = tracing.get()
+        if trace is not None:
+            return trace.add(self.function, args, kwargs, self)
+        if self.function.is_builtin or self.function.call is None:
+            raise DefinitionError(
+                f"{self.function.name!r} was called outside of a workflow",
+                where=location(caller()),
+                hint="call it in a function decorated with @adjoin.workflow",
+            )
+        return self.function.call(*args, **kwargs)
+
+
+@overload
+def function(call: Callable[..., Any], /) -> Function: ...
+
+
+@overload
+def function(
+    *, name: str = ..., timeout: float | str | None = ..., attempts: int | None = ...
+) -> Callable[[Callable[..., Any]], Function]: ...
+
+
+def function(
+    call: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str = "",
+    timeout: float | str | None = None,
+    attempts: int | None = None,
+) -> Function | Callable[[Callable[..., Any]], Function]:
+    """Make a Python function (``def`` or ``async def``) one that workflows can use.
+
+    A first parameter annotated :class:`adjoin.types.StageContext` receives the stage's context, and
+    then parameters called ``model`` and ``collection`` name what it works with.
+
+    Args:
+        timeout: seconds for one attempt, or a text such as ``"30s"``.
+        attempts: how often a stage is tried in all, 1 to 10.
+
+    Raises:
+        DefinitionError: the signature, a bound or a default cannot be used.
+    """
+    local = caller().f_locals
+
+    def decorate(call: Callable[..., Any]) -> Function:
+        policy = Policy().override(timeout, attempts)
+        ref = f"py:{_require_function(call)}"
+        return from_callable(call, name=name, ref=ref, policy=policy, local=local)
+
+    return decorate if call is None else decorate(call)
+
+
+def builtin(
+    call: Callable[..., Any], *, needs: Needs | None = None, policy: Policy | None = None
+) -> Function:
+    """A built-in function: its ref is its name, which is what workflow texts use."""
+    _require_function(call)
+    name = call.__name__
+    return from_callable(call, name=name, ref=name, needs=needs, policy=policy or Policy())
+
+
+def _require_function(call: Callable[..., Any]) -> str:
+    """``module:qualname`` of a plain function whose result is a value."""
+    if not inspect.isfunction(call):
+        raise DefinitionError(
+            f"{call!r} is not a Python function", hint="decorate a def or an async def"
+        )
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise DefinitionError(
+            f"{call.__qualname__!r} yields", where=call.__module__, hint="return a list"
+        )
+    return f"{module_of(call)}:{call.__qualname__}"
+
+
+def from_callable(
+    call: Callable[..., Any],
+    *,
+    name: str,
+    ref: str,
+    policy: Policy,
+    needs: Needs | None = None,
+    local: dict[str, Any] | None = None,
+) -> Function:
+    """The function behind a callable's signature."""
+    hints = hints_of(call, local)
+    given = list(inspect.signature(call).parameters.values())
+    wants_context = bool(given) and hints.get(given[0].name) is StageContext
+    extra = bool(given) and given[-1].kind is inspect.Parameter.VAR_KEYWORD
+    plain = given[int(wants_context) : len(given) - int(extra)]
+    parameters = tuple(_parameter(call, each, hints) for each in plain)
+    found = Function(
+        name=check_name(name or call.__name__, "a function"),
+        ref=ref,
+        parameters=parameters,
+        returns=from_annotation(hints.get("return", inspect.Parameter.empty)),
+        needs=needs or _needs(parameters if wants_context else ()),
+        policy=policy,
+        extra=extra,
+        wants_context=wants_context,
+        digest=digest_of(call),
+        description=(inspect.getdoc(call) or "").partition("\n\n")[0],
+        call=call,
+    )
+    # help() and inspect.signature() then show the function that the user wrote
+    for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):
+        object.__setattr__(found, attribute, getattr(call, attribute))
+    object.__setattr__(found, "__wrapped__", call)
+    return found
+
+
+def _parameter(
+    call: Callable[..., Any], given: inspect.Parameter, hints: dict[str, Any]
+) -> Parameter:
+    if given.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+        raise DefinitionError(
+            f"parameter {given.name!r} of {call.__qualname__!r} cannot be given by name",
+            hint="stages pass arguments by name; take a list instead",
+        )
+    annotation = hints.get(given.name, inspect.Parameter.empty)
+    return Parameter.of(check_name(given.name, "a parameter"), annotation, given.default)
+
+
+def _needs(parameters: tuple[Parameter, ...]) -> Needs:
+    names = {each.name for each in parameters if dt.accepts(each.type, "string")}
+    return Needs(
+        model="model" if "model" in names else None,
+        collection="collection" if "collection" in names else None,
+    )
