@@ -194,7 +194,7 @@ def _parse_one(tokens: list[str], text: str) -> DataType:
         raise _no_type(text)
     if name not in ("list", "dict") or not tokens or tokens[0] != "[":
         return _NAMED[name]
-    args = []
+    args: list[DataType] = []
     while not args or tokens[:1] == [","]:
         tokens.pop(0)
         args.append(_parse_union(tokens, text))

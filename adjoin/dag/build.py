@@ -52,7 +52,7 @@ def build(
     if not found:
         raise GraphError(f"workflow {name!r} has no stages", hint="use at least one function")
     for output in outputs:
-        check_name(output, "an output")
+        check_name(output, "an output", output=output)
     known = {parameter.name: parameter.type for parameter in inputs}
     _check_references(known, found, outputs)
     ordered = _ordered(found)

@@ -220,6 +220,19 @@ class Graph:
         found = {name: evaluate(bound, scope) for name, bound in self.outputs.items()}
         return found["output"] if self.bare else found
 
+    def to_yaml(self) -> str:
+        """The workflow as YAML that needs no other file; loading it gives an equal graph."""
+        from adjoin.dag.yaml_dump import to_yaml
+
+        return to_yaml(self)
+
+    @staticmethod
+    def from_yaml(text: str, **options: Any) -> Graph:
+        """The graph of a YAML text; takes what :func:`adjoin.dag.yaml_load.load_yaml` takes."""
+        from adjoin.dag.yaml_load import load_yaml
+
+        return load_yaml(text, **options)
+
     def to_wire(self) -> bytes:
         """Canonical JSON; functions go by ref and digest."""
         from adjoin.dag.wire import to_wire

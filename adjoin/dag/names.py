@@ -11,8 +11,8 @@ from adjoin.errors import DefinitionError, GraphError
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 #: Words that CEL keeps for itself: a reference to a stage so named could not be an expression.
 RESERVED = frozenset(
-    ("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in")
-    + ("let", "loop", "namespace", "null", "package", "return", "true", "var", "void", "while")
+    {"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in"}
+    | {"let", "loop", "namespace", "null", "package", "return", "true", "var", "void", "while"}
 )
 #: The root of references to the workflow's inputs.
 INPUTS = "inputs"
@@ -34,22 +34,25 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"known: {shown}"
 
 
-def check_name(name: str, what: str) -> str:
+def check_name(name: str, what: str, **details: str) -> str:
     """Return ``name``, or raise :class:`GraphError` when it can name nothing."""
     if not NAME.fullmatch(name):
         raise GraphError(
             f"{name[:80]!r} cannot name {what}",
             hint="use up to 64 letters, digits and underscores, not starting with a digit",
+            **details,
         )
     return name
 
 
 def check_stage_id(name: str) -> str:
     """Like :func:`check_name`; a stage may also not take a word that expressions use."""
-    check_name(name, "a stage")
+    check_name(name, "a stage", stage=name)
     if name in RESERVED or name == INPUTS:
         raise GraphError(
-            f"{name!r} cannot name a stage: expressions use that word", hint="rename it"
+            f"{name!r} cannot name a stage: expressions use that word",
+            hint="rename it",
+            stage=name,
         )
     return name
 

@@ -13,7 +13,7 @@ from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import from_annotation, type_of
 from adjoin.dag.binding import Literal, literal
 from adjoin.dag.datatypes import DataType
-from adjoin.dag.values import conform
+from adjoin.dag.values import conform, from_text
 from adjoin.errors import DefinitionError, InputError
 
 
@@ -76,7 +76,8 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def check_default(self) -> Parameter:
         """Return self, or raise :class:`DefinitionError` when the default does not fit."""
-        if self.default is not None and (value := self.default.value) is not None:
+        if self.default is not None:
+            value = self.default.value
             reason = self.bounds.broken_by(value)
             if not dt.assignable(type_of(value), self.type):
                 reason = f"is {type_of(value)}, not {self.type}"
@@ -98,6 +99,21 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
         if default is None:
             kind = dt.union(kind, dt.NULL)
         return cls(name, kind, literal(default), bounds, description).check_default()
+
+
+def parse_input(parameter: Parameter, text: str) -> Any:
+    """The value of an input that was typed as text: ``"5"`` is 5 for an integer.
+
+    Text stays as it is where the input takes text; otherwise it is read as JSON.
+
+    Raises:
+        InputError: it does not fit, naming the input.
+    """
+    try:
+        value = from_text(text, parameter.type)
+    except ValueError as error:
+        raise InputError(str(error), where=f"input {parameter.name!r}") from None
+    return parameter.check(value)
 
 
 _META = {"ge": "minimum", "le": "maximum", "min_length": "min_length", "max_length": "max_length"}

@@ -100,12 +100,12 @@ def _assignments(code: CodeType) -> dict[tuple[int | None, int | None], str]:
         tree = ast.parse("".join(lines))
     except SyntaxError:
         return {}
-    found = {}
+    found: dict[tuple[int | None, int | None], str] = {}
     for node in ast.walk(tree):
         target, value = _assignment(node)
         if isinstance(target, ast.Name) and isinstance(value, ast.Call):
-            assert value.end_lineno is not None  # noqa: S101 - ast.parse sets positions
-            found[value.end_lineno + max(first, 1) - 1, value.end_col_offset] = target.id
+            end = (value.end_lineno or 0) + max(first, 1) - 1
+            found[end, value.end_col_offset] = target.id
     return found
 
 

@@ -125,11 +125,8 @@ class Workflow:
         raise DefinitionError(
             f"workflow {self.name!r} was called",
             where=location(caller()),
-            hint=f"run it: adjoin.Runtime().run({self.__name__}, …)",
+            hint=f"run it: adjoin.Runtime().run({self._call.__name__}, …)",
         )
-
-    def _repr_html_(self) -> str:
-        return self.graph._repr_html_()
 
     @property
     def graph(self) -> Graph:

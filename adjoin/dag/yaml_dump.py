@@ -1,0 +1,90 @@
+"""From a Graph to the YAML text that loads to an equal one, templates included."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from adjoin.dag.annotations import Template
+from adjoin.dag.binding import Binding, write
+from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
+from adjoin.dag.names import format_seconds
+from adjoin.dag.parameter import Parameter
+from adjoin.dag.yaml_load import API_VERSION, KIND
+
+
+def to_yaml(graph: Graph) -> str:
+    """See ``Graph.to_yaml``."""
+    metadata = {"name": graph.name}
+    if graph.description:
+        metadata["description"] = graph.description
+    spec: dict[str, Any] = {
+        "inputs": {each.name: _input(each) for each in graph.inputs},
+        "models": {name: _model(spec) for name, spec in graph.models.items()},
+        "stages": {stage.id: _stage(stage) for stage in graph.stages},
+        "outputs": (
+            write(graph.outputs["output"])
+            if graph.bare
+            else {name: write(bound) for name, bound in graph.outputs.items()}
+        ),
+        "serve": _serve(graph.serve),
+    }
+    for empty in ("inputs", "models", "serve"):
+        if not spec[empty]:
+            del spec[empty]
+    document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.width = 100_000  # folding would hide what a long text is
+    stream = io.StringIO()
+    writer.dump(document, stream)
+    return stream.getvalue()
+
+
+def _input(parameter: Parameter) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": str(parameter.type)}
+    if parameter.default is not None:
+        found["default"] = parameter.default.value
+    found |= msgspec.to_builtins(parameter.bounds)
+    if parameter.description:
+        found["description"] = parameter.description
+    return found
+
+
+def _model(spec: ModelSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {"source": spec.source}
+    if spec.engine != "auto":
+        found["engine"] = spec.engine
+    if spec.args:
+        found["args"] = dict(spec.args)
+    return found
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = {"uses": stage.function.ref}
+    if stage.bindings:
+        found["with"] = {name: _argument(bound) for name, bound in stage.bindings.items()}
+    own = stage.function.policy
+    if stage.policy.timeout is not None and stage.policy.timeout != own.timeout:
+        found["timeout"] = format_seconds(stage.policy.timeout)
+    if stage.policy.attempts != own.attempts:
+        found["retry"] = {"attempts": stage.policy.attempts}
+    return found
+
+
+def _argument(bound: Binding) -> Any:
+    if not isinstance(bound, Template) or "${" in bound.text:
+        return write(bound)
+    return LiteralScalarString(bound.text) if "\n" in bound.text else bound.text
+
+
+def _serve(serve: Serve) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(serve)
+    for part, key in (("scale", "idle_after"), ("slo", "ttft"), ("slo", "itl")):
+        if key in found.get(part, {}):
+            found[part][key] = format_seconds(found[part][key])
+    return found
