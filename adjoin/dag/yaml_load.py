@@ -131,9 +131,7 @@ class _Loader:
                 stages=stages.values(),
                 outputs=outputs,
                 bare=bare,
-                models={
-                    key: parse_model(key, node) for key, node in entries(spec, "models").items()
-                },
+                models={key: model_of(key, node) for key, node in entries(spec, "models").items()},
                 serve=serve_of(spec["serve"]) if "serve" in spec else None,
                 description=description(metadata),
             )
