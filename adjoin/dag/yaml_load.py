@@ -16,7 +16,7 @@ from adjoin.dag.graph import Graph, Stage
 from adjoin.dag.names import check_name, parse_seconds, suggest
 from adjoin.dag.templates import read_confined
 from adjoin.dag.yaml_nodes import Node, parse
-from adjoin.dag.yaml_parts import description, entries, input_of, serve_of
+from adjoin.dag.yaml_parts import description, entries, input_of, model_of, serve_of
 from adjoin.errors import AdjoinError, GraphError, NotFound, YamlError
 
 API_VERSION = "adjoin/v1"
