@@ -64,9 +64,10 @@ def _answer(request: Request) -> Answer:
     _limit_cpu(request.cpu_s)
     try:
         with Path(request.path).open("rb") as file:
-            data = file.read(request.max_file_bytes + 1)
-        if len(data) > request.max_file_bytes:
-            return Refused(f"the file is larger than {request.max_file_bytes} bytes", False)
+            size = os.fstat(file.fileno()).st_size
+            if size > request.max_file_bytes:
+                return Refused(f"the file is larger than {request.max_file_bytes} bytes", False)
+            data = file.read(size)
         sections = parse(data, request.suffix)
     except Unreadable as error:
         return Refused(error.reason, error.skipped)
