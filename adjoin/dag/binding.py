@@ -337,7 +337,11 @@ def _no_reference(text: str, at: int) -> GraphError:
 
 def write_text(text: str) -> str:
     """The inverse of :func:`parse_text` for a constant text."""
-    return _MARK.sub(lambda mark: mark[0] * 2, text)
+    return _MARK.sub(_doubled, text)
+
+
+def _doubled(mark: re.Match[str]) -> str:
+    return mark[0] * 2
 
 
 def write(binding: Binding) -> Any:
@@ -350,16 +354,19 @@ def write(binding: Binding) -> Any:
         case Reference():
             return str(binding)
         case Interpolation(parts):
-            return "".join(
-                _TRAILING.sub(lambda mark: mark[0] * 2, write_text(part))
-                if isinstance(part, str)
-                else str(part)
-                for part in parts
-            )
+            return "".join(map(_write_part, parts, (*parts[1:], "")))
         case Items(items):
             return [write(item) for item in items]
         case Fields(items):
             return {key: write(item) for key, item in items}
+
+
+def _write_part(part: str | Reference, following: str | Reference) -> str:
+    if isinstance(part, Reference):
+        return str(part)
+    text = write_text(part)
+    # the brace that dollars at the end stand before is then that of the reference
+    return _TRAILING.sub(_doubled, text) if isinstance(following, Reference) else text
 
 
 def _escape(value: Any) -> Any:

@@ -175,7 +175,8 @@ def to_json_schema(of: DataType) -> dict[str, Any]:
         case "dict":
             return {"type": "object", "additionalProperties": to_json_schema(of.args[1])}
         case "union":
-            return {"anyOf": [to_json_schema(member) for member in of.args]}
+            options = [to_json_schema(member) for member in of.args]
+            return {"anyOf": options} if options else {"not": {}}
         case "array":
             row = {"type": "array", "items": {"type": "number"}}
             return {"anyOf": [row, {"type": "array", "items": row}]}

@@ -26,7 +26,7 @@ def module_of(call: Callable[..., Any]) -> str:
     if spec is not None and spec.name:  # python -m package.module
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file else name
+    return Path(file).stem if file and Path(file).is_file() else name
 
 
 def digest_of(call: Callable[..., Any]) -> str:

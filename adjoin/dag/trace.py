@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, overload
 
-from adjoin.dag.annotations import hints_of
+from adjoin.dag import datatypes as dt
+from adjoin.dag.annotations import Template, hints_of
 from adjoin.dag.binding import Binding, Reference, container, literal
 from adjoin.dag.build import build, signature
 from adjoin.dag.function import Function, Use, tracing
@@ -39,10 +40,11 @@ class _Trace:
         id = use.id or self._free(assigned_name(frame) or function.name)
         if id in self.stages:
             raise GraphError(f"two stages are called {id!r}", where=place, hint="rename one")
-        bindings = {
-            name: self.bind(value, place)
-            for name, value in _by_name(function, args, kwargs, id, place).items()
-        }
+        bindings = {}
+        for name, value in _by_name(function, args, kwargs, id, place).items():
+            parameter = function.parameter(name)
+            template = parameter is not None and dt.accepts(parameter.type, "template")
+            bindings[name] = self._template(value, place) if template else self.bind(value, place)
         self.stages[id] = Stage(id, function, bindings, use.policy)
         self.places[id] = place
         return Symbol(Reference(id), function.returns)
@@ -55,12 +57,21 @@ class _Trace:
             found, number = f"{name}_{number}", number + 1
         return found
 
+    def _template(self, value: Any, place: str) -> Binding:
+        if isinstance(value, Path):
+            return read_template(value, self.base)
+        return value if isinstance(value, Template) else self.bind(value, place)
+
     def bind(self, value: Any, place: str) -> Binding:
         """What an argument or a returned value stands for in the graph."""
         if isinstance(value, Symbol):
             return value._reference
-        if isinstance(value, Path):
-            return read_template(value, self.base)
+        if isinstance(value, Path | Template):
+            raise GraphError(
+                f"a {type(value).__name__} is only taken where a function wants a template",
+                where=place,
+                hint="pass str(path) for the name of a file",
+            )
         try:
             if isinstance(value, list | tuple):
                 return container([self.bind(item, place) for item in value])
