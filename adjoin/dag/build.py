@@ -10,6 +10,9 @@ from __future__ import annotations
 import graphlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
+
+import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template, is_writable
@@ -22,6 +25,7 @@ from adjoin.dag.parameter import Parameter
 from adjoin.errors import GraphError
 
 MAX_STAGES = 10_000
+_T = TypeVar("_T")
 
 
 def build(
@@ -53,6 +57,8 @@ def build(
         raise GraphError(f"workflow {name!r} has no stages", hint="use at least one function")
     for output in outputs:
         check_name(output, "an output", output=output)
+    models = _converted(dict(models or {}), dict[str, ModelSpec], "models")
+    serve = _converted(serve or Serve(), Serve, "serve")
     known = {parameter.name: parameter.type for parameter in inputs}
     _check_references(known, found, outputs)
     ordered = _ordered(found)
@@ -64,10 +70,18 @@ def build(
         stages=ordered,
         outputs=dict(outputs),
         bare=bare,
-        models=dict(models or {}),
-        serve=serve or Serve(),
+        models=models,
+        serve=serve,
         description=description,
     )
+
+
+def _converted(value: _T, to: type[_T], what: str) -> _T:
+    """The value with its fields' types checked, and numbers in the form that YAML gives them."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(value), to)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise GraphError(f"{what}: {error}") from None
 
 
 def _check_input(parameter: Parameter) -> Parameter:
@@ -103,6 +117,7 @@ def _complete(stage: Stage) -> Stage:
                 hint=suggest(name, known),
                 stage=stage.id,
                 argument=name,
+                misnamed=True,
             )
     missing = [name for name in known if known[name].required and name not in stage.bindings]
     if missing:

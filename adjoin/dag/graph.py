@@ -18,7 +18,7 @@ from adjoin.errors import InputError, NotFound
 from adjoin.types import Scalar
 
 
-class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelSpec(msgspec.Struct, frozen=True):
     """A model under a name of the workflow's own.
 
     Attributes:
@@ -32,7 +32,7 @@ class ModelSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     args: Mapping[str, Scalar] = {}
 
 
-class Scale(msgspec.Struct, frozen=True, omit_defaults=True):
+class Scale(msgspec.Struct, frozen=True):
     """How many replicas may run; ``idle_after`` in seconds."""
 
     min: int = 0
@@ -40,14 +40,14 @@ class Scale(msgspec.Struct, frozen=True, omit_defaults=True):
     idle_after: float | None = None
 
 
-class Objective(msgspec.Struct, frozen=True, omit_defaults=True):
+class Objective(msgspec.Struct, frozen=True):
     """What service is promised, in seconds: time to first token, time between tokens."""
 
     ttft: float | None = None
     itl: float | None = None
 
 
-class Serve(msgspec.Struct, frozen=True, omit_defaults=True):
+class Serve(msgspec.Struct, frozen=True):
     """How the workflow is to be served; no part of what it means."""
 
     scale: Scale = Scale()

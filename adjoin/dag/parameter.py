@@ -43,7 +43,7 @@ class Bounds(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
         return ""
 
 
-class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
+class Parameter(msgspec.Struct, frozen=True):
     """One argument that a function or a workflow takes.
 
     Attributes:
@@ -116,7 +116,7 @@ def parse_input(parameter: Parameter, text: str) -> Any:
     return parameter.check(value)
 
 
-_META = {"ge": "minimum", "le": "maximum", "min_length": "min_length", "max_length": "max_length"}
+_META = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_length": "maxLength"}
 
 
 def _bounds(name: str, annotation: Any) -> tuple[Bounds, str]:
@@ -135,7 +135,8 @@ def _bounds(name: str, annotation: Any) -> tuple[Bounds, str]:
             found |= {_META[key]: value for key, value in given.items()}
     if options := _literal_values(annotation):
         found["enum"] = options
-    return Bounds(**found), description
+    # converted as a written bound is: 1 and 1.0 are one bound
+    return msgspec.convert(found, Bounds), description
 
 
 def _literal_values(annotation: Any) -> tuple[Any, ...]:

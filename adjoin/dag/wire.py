@@ -21,14 +21,14 @@ from adjoin.errors import GraphError
 Resolve: TypeAlias = Callable[[str, str], Function]
 
 
-class _WireStage(msgspec.Struct, frozen=True, omit_defaults=True):
+class _WireStage(msgspec.Struct, frozen=True):
     ref: str
     digest: str
     bindings: Mapping[str, Binding]
     policy: Policy = Policy()
 
 
-class _WireGraph(msgspec.Struct, frozen=True, omit_defaults=True):
+class _WireGraph(msgspec.Struct, frozen=True):
     name: str
     inputs: tuple[Parameter, ...]
     stages: Mapping[str, _WireStage]

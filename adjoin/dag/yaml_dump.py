@@ -11,7 +11,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 
 from adjoin.dag.annotations import Template
 from adjoin.dag.binding import Binding, write
-from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
+from adjoin.dag.graph import Graph, ModelSpec, Scale, Serve, Stage
 from adjoin.dag.names import format_seconds
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.yaml_load import API_VERSION, KIND
@@ -83,8 +83,22 @@ def _argument(bound: Binding) -> Any:
 
 
 def _serve(serve: Serve) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(serve)
-    for part, key in (("scale", "idle_after"), ("slo", "ttft"), ("slo", "itl")):
-        if key in found.get(part, {}):
-            found[part][key] = format_seconds(found[part][key])
-    return found
+    def seconds(value: float | None) -> str | None:
+        return None if value is None else format_seconds(value)
+
+    scale, slo = serve.scale, serve.slo
+    found: dict[str, Any] = {
+        "scale": {"min": scale.min, "max": scale.max, "idle_after": seconds(scale.idle_after)},
+        "concurrency": serve.concurrency,
+        "queue": serve.queue,
+        "slo": {"ttft": seconds(slo.ttft), "itl": seconds(slo.itl)},
+    }
+    if scale == Scale():
+        del found["scale"]
+    return _without_none(found)
+
+
+def _without_none(found: dict[str, Any]) -> dict[str, Any]:
+    """The dict without what is not set, down to dicts that are then empty."""
+    pruned = {k: _without_none(v) if isinstance(v, dict) else v for k, v in found.items()}
+    return {key: value for key, value in pruned.items() if value is not None and value != {}}

@@ -245,7 +245,7 @@ def _blamed(spec: Mapping[str, Node], error: GraphError) -> Node:
     stage, argument = error.details.get("stage"), str(error.details.get("argument"))
     if stage is None:
         return stages
-    arguments = entries(stages.mapping("stages")[str(stage)].mapping("a stage"), "with")
-    if argument not in arguments:
+    given = stages.mapping("stages")[str(stage)].mapping("a stage").get("with")
+    if given is None or argument not in given.value:
         return stages.keys[str(stage)]
-    return arguments[argument]
+    return given.keys[argument] if error.details.get("misnamed") else given.value[argument]

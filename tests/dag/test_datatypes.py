@@ -50,8 +50,10 @@ class Opaque:
 Name = NewType("Name", str)
 
 leaves = st.sampled_from(
-    [dt.STRING, dt.INTEGER, dt.NUMBER, dt.BOOLEAN, dt.BYTES, dt.NULL, dt.ANY, dt.VECTOR]
-    + [from_annotation(Passage), from_annotation(Message)]
+    [
+        *(dt.STRING, dt.INTEGER, dt.NUMBER, dt.BOOLEAN, dt.BYTES, dt.NULL, dt.ANY, dt.VECTOR),
+        *(from_annotation(Passage), from_annotation(Message)),
+    ]
 )
 types = st.recursive(
     leaves,

@@ -201,7 +201,7 @@ def test_a_bare_result_is_returned_bare() -> None:
 def test_stages_are_called_like_variables_or_functions() -> None:
     def aided(text: Any) -> Any:
         inner = CHUNK(text)
-        return inner
+        return [inner]
 
     @dag.workflow
     def named(text: str) -> Any:
@@ -211,9 +211,9 @@ def test_stages_are_called_like_variables_or_functions() -> None:
         )
         first = join(first)
         second: Any = join(aided(text))
-        (third := join([first, second, CHUNK(text), CHUNK(text)]))
+        both = [third := join([first, second, CHUNK(text), CHUNK(text)])]
         a = b = CHUNK(text)
-        return [join.options(id="own")(third), a, b, join(text), [join(n) for n in range(2)]]
+        return [join.options(id="own")(third), both, a, b, join(text), [join(n) for n in range(2)]]
 
     assert {stage.id for stage in named.graph.stages} == {
         *("first", "first_2", "inner", "second", "chunk", "chunk_2", "third", "chunk_3"),
@@ -323,7 +323,8 @@ def test_python_on_a_symbol_is_refused_with_its_line(statement: str, tmp_path: P
         ("CHUNK(q, sise=3)", r"no argument 'sise'; did you mean 'size'"),
         ("CHUNK(q, size='a')", "'chunk' takes integer, but it is given string"),
         ("CHUNK(q, size=object())", "a object cannot be written"),
-        ("CHUNK(Path('x'))", "cannot be read"),
+        ("PROMPT(Path('x'))", "cannot be read"),
+        ("CHUNK(Path('x'))", "only taken where a function wants a template"),
         ("CHUNK(CHUNK(q))", r"takes string, but stage 'chunk' gives list\[string\]"),
         ("[CHUNK(q), Path('x')]", "only taken where a function wants a template"),
         ("GENERATE(q, model=q)", "must be a plain name"),
@@ -344,7 +345,7 @@ def test_an_error_of_a_stage_has_its_line() -> None:
     def wrong(text: str) -> Any:
         good = CHUNK(text)
         bad = CHUNK(good)  # not a text
-        return bad
+        return [bad]
 
     with pytest.raises(GraphError, match="stage 'bad', argument 'text'") as caught:
         _ = wrong.graph
