@@ -196,6 +196,25 @@ class RunCancelled(Body, frozen=True, kw_only=True):
     reason: str = ""
 
 
+#: Every body there is, as a union that a decoder can tell apart.
+AnyBody: TypeAlias = (
+    RunStarted
+    | RunPlanned
+    | StageStarted
+    | ModelLoading
+    | ModelReady
+    | Tokens
+    | Progress
+    | Used
+    | StageCompleted
+    | StageFailed
+    | WorkerLost
+    | RunCompleted
+    | RunFailed
+    | RunCancelled
+)
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened in a run.
 
@@ -211,7 +230,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     stage: str = ""
     attempt: int = 0
-    body: Body
+    body: AnyBody
 
 
 # --- What a stage can reach. ----------------------------------------------------------------------

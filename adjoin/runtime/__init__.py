@@ -1,0 +1,1 @@
+"""Where and when: policies decide, a shell of processes executes."""

@@ -1,0 +1,408 @@
+"""The agent: what makes a Dask worker run segments, hold collections and reach its host.
+
+It adds handlers to the worker's comm server, so that Dask's scheduler is not on the path of a
+request. Workers get it from the client that starts or joins a cluster, or with
+``dask worker … --preload adjoin.runtime.agent``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import cloudpickle
+import msgspec
+import numpy as np
+from distributed import Worker, WorkerPlugin
+from distributed.comm import Comm
+from distributed.core import Status
+
+from adjoin import errors
+from adjoin.dag import Function, Graph, ModelSpec, from_wire
+from adjoin.errors import AdjoinError, InputError, NotFound, TransportError
+from adjoin.functions import BUILTINS
+from adjoin.runtime import protocol as p
+from adjoin.runtime.draft import Draft
+from adjoin.runtime.host_link import HostLink
+from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.segment import SegmentRun
+from adjoin.runtime.shelf import Shelf
+from adjoin.settings import Settings
+from adjoin.transport import codec
+from adjoin.transport.codec import Encoded
+from adjoin.transport.remote import Channel
+from adjoin.types import Body, CollectionClient, ModelClient, Passage, Vector
+
+_KEPT_GRAPHS = 256
+
+
+class Agent:
+    """Lives in a worker's process, on its event loop."""
+
+    def __init__(self, worker: Worker, settings: Settings, cluster: str) -> None:
+        self.name = str(worker.name)
+        self.address = worker.address
+        self.settings = settings
+        self.threads = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
+        self._pool = worker.rpc
+        self._cluster = cluster
+        self._link: HostLink | None = None
+        self._linking = asyncio.Lock()
+        self._graphs: OrderedDict[str, Graph] = OrderedDict()
+        self._segments: set[SegmentRun] = set()
+        self._watchers: set[Callable[[p.Message], None]] = set()
+        root = settings.home / "collections"
+        self.shelf = Shelf(root, self.threads, self._notify)
+
+    def install(self, worker: Worker) -> None:
+        worker.handlers["adjoin_segment"] = self.on_segment
+        worker.handlers["adjoin_draft"] = self.on_draft
+        worker.handlers["adjoin_call"] = self.on_call
+        worker.handlers["adjoin_watch"] = self.on_watch
+
+    async def close(self) -> None:
+        for segment in list(self._segments):
+            await segment.close()
+        if self._link is not None:
+            await self._link.detach()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- the world of a segment --
+
+    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
+        return _LinkedModel(self, name, spec_of(name, graph), observe)
+
+    def collection(self, name: str) -> CollectionClient:
+        return _ShelvedCollection(self, name)
+
+    async def pull(self, ref: p.Ref) -> Encoded:
+        """The value behind a reference, from this agent or another one."""
+        if ref.owner == self.address:
+            return self._held(ref.id)
+        channel = await Channel.open(
+            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.id))
+        )
+        return await receive_value(channel)
+
+    async def link(self) -> HostLink:
+        """The connection to this machine's host, started when there is none."""
+        async with self._linking:
+            if self._link is None:
+                directory = runtime_directory(self._cluster)
+                self._link = await HostLink.attach(directory, self.settings)
+            return self._link
+
+    # -- conversations --
+
+    async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        channel = Channel(comm)
+        async with _outbox(channel) as send:
+            try:
+                opened = _decode(messages[0], p.Open)
+                graph = await self._graph(channel, opened.graph)
+                await self._run_segment(channel, opened, graph, send)
+            except TransportError:
+                comm.abort()  # the driver is gone, or what it says makes no sense
+        return Status.dont_reply
+
+    async def _run_segment(
+        self, channel: Channel, opened: p.Open, graph: Graph, send: Callable[[p.Message], None]
+    ) -> None:
+        segment = SegmentRun(
+            run=opened.run,
+            graph=graph,
+            attempts=opened.attempts,
+            exports=frozenset(opened.exports),
+            inputs=codec.decode(opened.inputs),
+            world=self,
+            limits=self.settings,
+            send=send,
+        )
+        self._segments.add(segment)
+        try:
+            segment.start()
+            await _obey(channel, segment)
+            await segment.close()
+            send(p.Closed())
+        finally:
+            self._segments.discard(segment)
+            await segment.close()
+
+    async def _graph(self, channel: Channel, version: str) -> Graph:
+        if version not in self._graphs:
+            await channel.send([p.pack(p.NeedGraph())])
+            (message,), _ = await channel.receive()
+            graph = read_graph(_decode(message, p.Define))
+            self._graphs[version] = graph
+            while len(self._graphs) > _KEPT_GRAPHS:
+                self._graphs.popitem(last=False)
+        self._graphs.move_to_end(version)
+        return self._graphs[version]
+
+    async def on_draft(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        channel = Channel(comm)
+        draft = Draft(self)
+        try:
+            message = messages[0]
+            while not isinstance(request := _decode(message, p.OfDraft), p.Close):
+                await channel.send([p.pack(await _answered(draft.take(request)))])
+                (message, *_rest), _buffers = await channel.receive()
+        except TransportError:
+            comm.abort()
+        return Status.dont_reply
+
+    async def on_call(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        channel = Channel(comm)
+        request = _decode(messages[0], p.Call)
+        if isinstance(request, p.Pull):
+            answer = await _answered(self._pulled(request.ref))
+            buffers = self._held(request.ref).buffers if isinstance(answer, p.Reply) else ()
+            await channel.send([p.pack(answer)], buffers)
+        else:
+            await channel.send([p.pack(await _answered(self._call(request)))])
+        return Status.dont_reply
+
+    async def on_watch(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        channel = Channel(comm)
+        async with _outbox(channel) as send:
+            send(self._about())
+            self._watchers.add(send)
+            try:
+                await channel.receive()
+            except TransportError:  # the watcher has gone
+                comm.abort()
+            finally:
+                self._watchers.discard(send)
+        return Status.dont_reply
+
+    # -- calls --
+
+    async def _call(self, request: p.Message) -> p.Reply:
+        match request:
+            case p.Search():
+                return _reply(await self._search(request))
+            case p.Describe(collection=name):
+                found = await self.shelf.describe(name)
+                return _reply([msgspec.structs.asdict(info) for info in found])
+            case p.Drop(collection=name):
+                await self.shelf.drop(name)
+            case p.Prepare(models=models):
+                await (await self.link()).prepare(models)
+            case p.HostStatus():
+                return _reply(msgspec.to_builtins(await (await self.link()).status()))
+            case p.ShutDownHost():
+                if self._link is not None:
+                    await self._link.shutdown()
+        return _reply(None)
+
+    async def _search(self, request: p.Search) -> list[Passage]:
+        if request.vector is not None:
+            vector: Vector = codec.decode(request.vector)
+        else:
+            if not request.text.strip():
+                raise InputError("an empty text cannot be searched for")
+            embedding = (await self.shelf.collection(request.collection)).embedding
+            model = (await self.link()).model(embedding, spec_of(embedding), observe=_unobserved)
+            vector = (await model.embed([request.text]))[0]
+        return await self.search(request.collection, vector, request.k)
+
+    async def search(self, name: str, vector: Vector, k: int) -> list[Passage]:
+        if k > self.settings.max_results:
+            raise InputError(
+                f"k is {k}, the most is {self.settings.max_results}", hint="ask for fewer passages"
+            )
+        return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
+
+    async def _pulled(self, ref: str) -> p.Reply:
+        return p.Reply(value=Encoded(self._held(ref).header))
+
+    def _held(self, ref: str) -> Encoded:
+        for segment in self._segments:
+            if (value := segment.held(ref)) is not None:
+                return value
+        raise TransportError("the value is gone: its segment was closed")
+
+    def _about(self) -> p.About:
+        return p.About(
+            name=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            threads=self.settings.threads_per_worker,
+            collections=self.shelf.names,
+        )
+
+    def _notify(self) -> None:
+        for send in self._watchers:
+            send(self._about())
+
+
+class _LinkedModel:
+    """A model client that attaches to the host when it is first used."""
+
+    def __init__(
+        self, agent: Agent, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+    ) -> None:
+        self.name = name
+        self._agent = agent
+        self._spec = spec
+        self._observe = observe
+
+    async def embed(self, texts: Sequence[str]) -> Vector:
+        return await (await self._model()).embed(texts)
+
+    async def generate(self, *args: Any, **kwargs: Any) -> Any:
+        stream = (await self._model()).generate(*args, **kwargs)
+        async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
+
+    async def _model(self) -> ModelClient:
+        return (await self._agent.link()).model(self.name, self._spec, observe=self._observe)
+
+
+class _ShelvedCollection:
+    def __init__(self, agent: Agent, name: str) -> None:
+        self.name = name
+        self._agent = agent
+
+    async def search(self, vector: Vector, k: int) -> list[Passage]:
+        return await self._agent.search(self.name, vector, k)
+
+
+class AgentPlugin(WorkerPlugin):
+    """Puts an agent into a worker. Dask ships it to workers that come later, too."""
+
+    name = "adjoin"
+    idempotent: ClassVar[bool] = True
+
+    def __init__(self, settings: str, cluster: str) -> None:
+        self._settings = settings
+        self._cluster = cluster
+
+    def setup(self, worker: Worker) -> None:
+        settings = Settings.model_validate_json(self._settings)
+        self._agent = Agent(worker, settings, self._cluster)
+        self._agent.install(worker)
+
+    async def teardown(self, worker: Worker) -> None:
+        await self._agent.close()
+
+
+def spec_of(name: str, graph: Graph | None = None) -> ModelSpec:
+    """What a model name means: the workflow's own declaration, or the store's name."""
+    if graph is not None and name in graph.models:
+        return graph.models[name]
+    return ModelSpec(source=name)
+
+
+def read_graph(defined: p.Define) -> Graph:
+    """A graph with its functions: built-in ones from here, the user's as their client sent them.
+
+    Unpickling is what Dask itself does with all that a client sends: a cluster is one trust domain.
+    """
+
+    def resolve(ref: str, digest: str) -> Function:
+        if ref in defined.functions:
+            function: Function = cloudpickle.loads(defined.functions[ref])
+            return function
+        if ref in BUILTINS:
+            return BUILTINS[ref]
+        raise NotFound(f"function {ref!r} is not known to this worker")
+
+    return from_wire(defined.graph, resolve)
+
+
+async def _obey(channel: Channel, segment: SegmentRun) -> None:
+    """Carry out what the driver says until it closes the segment."""
+    while True:
+        messages, _ = await channel.receive()
+        for message in messages:
+            match _decode(message, p.FromDriver):
+                case p.Feed() as feed:
+                    segment.feed(feed)
+                case p.Retry(stage=stage, attempt=attempt):
+                    segment.retry(stage, attempt)
+                case p.Close():
+                    return
+
+
+class _outbox:
+    """Sends in the background what is put in, several messages at once when they pile up."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._queue: asyncio.Queue[p.Message | None] = asyncio.Queue()
+
+    async def __aenter__(self) -> Callable[[p.Message], None]:
+        self._task = asyncio.ensure_future(self._drain())
+        return self._queue.put_nowait
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.put_nowait(None)
+        with contextlib.suppress(TransportError):  # the reader sees that, too, and acts on it
+            await self._task
+
+    async def _drain(self) -> None:
+        last = False
+        while not last:
+            batch = [await self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            last = None in batch
+            if messages := [p.pack(message) for message in batch if message is not None]:
+                await self._channel.send(messages)
+
+
+async def receive_value(channel: Channel) -> Encoded:
+    """The encoded value of a call's reply, with the buffers that came beside it."""
+    (message, *_), buffers = await channel.receive()
+    channel.release()
+    value = unwrap(message)
+    return Encoded(value.header, tuple(buffers)) if buffers else value
+
+
+def unwrap(message: bytes) -> Encoded:
+    """The value of a reply; raises what a refusal says."""
+    answer = _decode(message, p.Answer)
+    if isinstance(answer, p.Refused):
+        raise errors.from_wire(answer.error)
+    return answer.value  # type: ignore[no-any-return]
+
+
+async def _answered(work: Awaitable[p.Message]) -> p.Message:
+    """An answer for the other side, whatever happens: the boundary where errors become data."""
+    try:
+        return await work
+    except AdjoinError as error:
+        return p.Refused(error=errors.to_wire(error))
+    except Exception as error:  # a bug of ours must not leave the caller without an answer
+        return p.Refused(error=errors.to_wire(errors.wrap(error)))
+
+
+def _reply(value: Any) -> p.Reply:
+    return p.Reply(value=codec.encode(value))
+
+
+def _decode(message: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(message, type=kind)
+    except msgspec.MsgspecError as error:
+        raise TransportError(f"a message makes no sense: {error}") from None
+
+
+def _unobserved(body: Body) -> None:
+    """Loading progress of a search from outside a run has no reader."""
+
+
+def dask_setup(worker: Worker) -> None:
+    """Entry point of ``dask worker --preload adjoin.runtime.agent``."""
+    settings = Settings.load()
+    cluster = str(worker.scheduler.address)
+    plugin = AgentPlugin(settings.model_dump_json(), cluster)
+    worker._pending_plugins = (*worker._pending_plugins, plugin)

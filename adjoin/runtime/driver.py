@@ -1,0 +1,357 @@
+"""The driver: runs of workflows, from inputs to outputs.
+
+Each run has a :class:`~adjoin.runtime.run.RunState` that decides and a :class:`Run` here that
+carries out: opens segments, forwards values, waits for delays, publishes events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from adjoin import errors
+from adjoin.dag import Graph
+from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
+from adjoin.runtime import protocol as p
+from adjoin.runtime import run as r
+from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.policies.placement import Plan, place
+from adjoin.runtime.segment import return_annotation
+from adjoin.settings import Settings
+from adjoin.transport import codec
+from adjoin.transport.codec import Encoded
+from adjoin.transport.remote import Channel
+from adjoin.types import AnyBody, Event, RunCompleted, RunStarted, Usage
+
+_KEPT_PLANS = 256
+_CLOSE_S = 5.0
+
+
+class Driver:
+    """Starts runs on a cluster."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self.cluster = cluster
+        self.settings = settings
+        self._plans: dict[tuple[str, int], Plan] = {}
+        self._runs: set[Run] = set()
+
+    def start(self, graph: Graph, inputs: Mapping[str, Any], *, streaming: bool = False) -> Run:
+        """Begin a run.
+
+        Raises:
+            InputError: an input is unknown, missing, of the wrong type or too large.
+        """
+        checked = graph.check_inputs(inputs)
+        encoded = codec.encode(checked)
+        if encoded.nbytes > self.settings.max_input_bytes:
+            raise InputError(
+                f"the inputs take {encoded.nbytes} bytes, "
+                f"the most is {self.settings.max_input_bytes}",
+                where=f"workflow {graph.name!r}",
+                hint="put long texts into a collection, or raise max_input_bytes",
+            )
+        run = Run(self, graph, checked, _inline(encoded), streaming=streaming)
+        self._runs.add(run)
+        run.done.add_done_callback(lambda _: self._runs.discard(run))
+        return run
+
+    async def plan(self, graph: Graph, stages: frozenset[str] | None = None) -> Plan:
+        """Where the graph's stages run, as of now; whole graphs are planned once an epoch."""
+        topology = await self.cluster.ready()
+        if stages is not None and len(stages) < len(graph.stages):
+            return place(graph, topology, stages)
+        key = (graph.version, topology.epoch)
+        if key not in self._plans:
+            while len(self._plans) >= _KEPT_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[key] = place(graph, topology)
+        return self._plans[key]
+
+    async def close(self) -> None:
+        """Cancel what runs and wait until it has let go."""
+        for run in list(self._runs):
+            run.cancel("the runtime is closing")
+        await asyncio.gather(*(run.finished() for run in list(self._runs)))
+
+
+class Run:
+    """One run. ``done`` resolves to the outputs, or raises what the run ended with."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        graph: Graph,
+        inputs: Mapping[str, Any],
+        encoded: Encoded,
+        *,
+        streaming: bool,
+    ) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.graph = graph
+        self.events: list[Event] = []
+        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._driver = driver
+        self._inputs = inputs
+        self._encoded = encoded
+        self._state = r.RunState(self.id, graph, streaming=streaming)
+        self._facts: asyncio.Queue[r.Fact] = asyncio.Queue()
+        self._segments: dict[int, _Segment] = {}
+        self._side: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+        self._outputs: dict[str, Any] = {}
+        self._began = time.perf_counter()
+        self._task = asyncio.ensure_future(self._drive())
+
+    def cancel(self, reason: str = "") -> None:
+        """End the run; what it was doing is aborted and what it held is freed."""
+        self.tell(r.Stop(Cancelled(reason or "cancelled by the caller")))
+
+    async def stream(self) -> AsyncIterator[Event]:
+        """Events from the first to the last. Leaving early does not end the run."""
+        position = 0
+        while True:
+            while position < len(self.events):
+                event = self.events[position]
+                position += 1
+                yield event
+            if self._task.done():
+                return
+            self._news.clear()
+            if position == len(self.events):
+                await self._news.wait()
+
+    async def finished(self) -> None:
+        """Wait until the run has ended and freed what it held."""
+        with contextlib.suppress(AdjoinError):
+            await asyncio.shield(self._task)
+
+    def tell(self, fact: r.Fact) -> None:
+        self._facts.put_nowait(fact)
+
+    # -- the loop --
+
+    async def _drive(self) -> None:
+        self._publish(RunStarted(workflow=self.graph.name, version=self.graph.version))
+        expiry = asyncio.get_running_loop().call_later(
+            self._driver.settings.run_timeout_s, self._expire
+        )
+        try:
+            self._carry_out(self._state.begin())
+            while not self._state.ended:
+                self._carry_out(self._state.apply(await self._facts.get()))
+        except Exception as error:  # a bug of ours ends the run instead of leaving it open
+            self._end(errors.wrap(error), Usage())
+            raise
+        finally:
+            expiry.cancel()
+            await self._free()
+            self._news.set()
+
+    def _carry_out(self, commands: list[r.Command]) -> None:
+        for command in commands:
+            match command:
+                case r.Emit(body, stage, attempt):
+                    self._publish(body, stage, attempt)
+                case r.MakePlan(stages, delay):
+                    self._aside(self._plan(stages, delay))
+                case r.OpenSegment(index):
+                    self._segments[index] = _Segment(self, command)
+                case r.FeedSegment(index, stage, value):
+                    self._segments[index].send(p.Feed(stage=stage, value=value))
+                case r.RetryStage():
+                    self._aside(self._retry(command))
+                case r.CloseSegment(index):
+                    self._segments[index].close()
+                case r.Collect(values):
+                    self._aside(self._collect(values))
+                case r.End(error, usage):
+                    self._end(error, usage)
+
+    async def _plan(self, stages: frozenset[str], delay: float) -> None:
+        try:
+            if delay:
+                await asyncio.sleep(delay)
+            self.tell(r.Planned(await self._driver.plan(self.graph, stages)))
+        except AdjoinError as error:
+            self.tell(r.Stop(error))
+
+    async def _retry(self, command: r.RetryStage) -> None:
+        await asyncio.sleep(command.delay)
+        segment = self._segments[command.segment]
+        segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
+
+    async def _collect(self, values: Mapping[str, p.Value]) -> None:
+        for stage, value in values.items():
+            try:
+                pull = self._driver.cluster.pull
+                encoded = await pull(value) if isinstance(value, p.Ref) else value
+                annotation = return_annotation(self.graph.stage(stage))
+                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
+            except TransportError as error:
+                if not isinstance(value, p.Ref):
+                    self.tell(r.Stop(error))
+                    return
+                self.tell(r.ValueLost(stage, value.id))
+                return
+        self.tell(r.Collected())
+
+    def _end(self, error: AdjoinError | None, usage: Usage) -> None:
+        result: Any = None
+        if error is None:
+            try:
+                result = self.graph.resolve_outputs({"inputs": self._inputs, **self._outputs})
+            except AdjoinError as refused:
+                error = refused
+        seconds = time.perf_counter() - self._began
+        if error is None:
+            named = {"output": result} if self.graph.bare else result
+            self._publish(RunCompleted(outputs=named, usage=usage, seconds=seconds))
+        else:
+            self._publish(r.closing_body(error))
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(result)
+        else:
+            self.done.set_exception(error)
+            self.done.exception()  # a run that nobody waits for is not a bug
+
+    def _expire(self) -> None:
+        seconds = self._driver.settings.run_timeout_s
+        self.tell(r.Stop(DeadlineExceeded(f"the run took longer than {seconds:g} s")))
+
+    async def _free(self) -> None:
+        for task in list(self._side):
+            task.cancel()
+        await asyncio.gather(*(segment.ended() for segment in self._segments.values()))
+
+    def _publish(self, body: AnyBody, stage: str = "", attempt: int = 0) -> None:
+        event = Event(
+            run=self.id,
+            seq=len(self.events),
+            at=time.perf_counter() - self._began,
+            stage=stage,
+            attempt=attempt,
+            body=body,
+        )
+        self.events.append(event)
+        self._news.set()
+
+    def _aside(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._side.add(task)
+        task.add_done_callback(self._side.discard)
+
+
+class _Segment:
+    """The driver's end of a segment's connection."""
+
+    def __init__(self, run: Run, command: r.OpenSegment) -> None:
+        self._run = run
+        self._command = command
+        self._out: asyncio.Queue[p.Message] = asyncio.Queue()
+        self._closing = False
+        self._task = asyncio.ensure_future(self._converse())
+
+    def send(self, message: p.Message) -> None:
+        self._out.put_nowait(message)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.send(p.Close())
+
+    async def ended(self) -> None:
+        """Wait for the agent to free everything; cut the connection if it does not."""
+        self.close()
+        _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _converse(self) -> None:
+        try:
+            channel = await self._open()
+        except TransportError:
+            self._run.tell(r.SegmentLost(self._command.segment, reached=False))
+            return
+        sender = asyncio.ensure_future(self._send_all(channel))
+        try:
+            await self._listen(channel)
+        except (TransportError, asyncio.CancelledError):
+            channel.abort()
+            self._run.tell(r.SegmentLost(self._command.segment))
+        else:
+            channel.release()
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+    async def _open(self) -> Channel:
+        run, command = self._run, self._command
+        message = p.Open(
+            run=run.id,
+            tenant="default",
+            graph=run.graph.version,
+            attempts=dict(command.attempts),
+            exports=list(command.exports),
+            inputs=run._encoded,
+        )
+        return await run._driver.cluster.open(command.worker, "adjoin_segment", message)
+
+    async def _send_all(self, channel: Channel) -> None:
+        with contextlib.suppress(TransportError):  # the listener sees that, too
+            while True:
+                await channel.send([p.pack(await self._out.get())])
+
+    async def _listen(self, channel: Channel) -> None:
+        index = self._command.segment
+        tell = self._run.tell
+        while True:
+            messages, _ = await channel.receive()
+            for message in messages:
+                match _decode(message):
+                    case p.NeedGraph():
+                        await channel.send([p.pack(definition(self._run.graph))])
+                    case p.Happened(stage=stage, attempt=attempt, body=body):
+                        tell(r.Seen(index, stage, attempt, body))
+                    case p.Done(stage=stage, attempt=attempt, usage=usage, value=value):
+                        tell(r.Finished(index, stage, attempt, usage, value))
+                    case p.Failed(stage=stage, attempt=attempt, error=error):
+                        tell(r.Broke(index, stage, attempt, errors.from_wire(error)))
+                    case p.PullFailed(stage=stage, ref=ref):
+                        tell(r.ValueLost(stage, ref))
+                    case p.Closed():
+                        return
+
+
+@functools.lru_cache(maxsize=256)
+def definition(graph: Graph) -> p.Define:
+    """A graph as an agent gets it, with the user's functions pickled by a trusted client."""
+    functions = {
+        stage.function.ref: cloudpickle.dumps(stage.function)
+        for stage in graph.stages
+        if not stage.function.is_builtin
+    }
+    return p.Define(graph=graph.to_wire(), functions=functions)
+
+
+def _decode(message: bytes) -> p.Message:
+    try:
+        decoded: p.Message = msgspec.msgpack.decode(message, type=p.FromAgent)
+        return decoded
+    except msgspec.MsgspecError as error:
+        raise TransportError(f"a message makes no sense: {error}") from None
+
+
+def _inline(encoded: Encoded) -> Encoded:
+    return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))

@@ -1,0 +1,1 @@
+"""Decisions as pure functions over frozen data: no clock, no socket, no Dask."""

@@ -1,0 +1,233 @@
+"""What drivers and agents say to each other.
+
+Three kinds of conversation, each over one connection:
+
+* a segment: the driver opens it, feeds it values made elsewhere, and closes it when the run ends;
+  whatever the agent holds for the segment lives exactly as long as the connection;
+* a draft: changes to a collection, staged until they are committed, dropped with the connection;
+* a call: one request, one reply.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from adjoin.dag import ModelSpec
+from adjoin.transport.codec import Encoded
+from adjoin.types import AnyBody, Passage, Usage
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all messages."""
+
+
+class Ref(msgspec.Struct, frozen=True, tag=True):
+    """Where a value is that did not fit into a message: opaque, valid while its segment is open.
+
+    Attributes:
+        id: random; resolved by the owner in a table bound to the segment.
+        owner: address of the agent that holds the value.
+        nbytes: size of the encoded value.
+    """
+
+    id: str
+    owner: str
+    nbytes: int
+
+
+#: A recorded result: the value itself when it is small, or where it is.
+Value = Encoded | Ref
+
+
+class Open(Message, frozen=True, kw_only=True):
+    """Run these stages. ``attempts`` gives the attempt number of each, ``exports`` the stages whose
+    results are needed outside, ``graph`` the version of a graph that the agent may already know."""
+
+    run: str
+    tenant: str
+    graph: str
+    attempts: dict[str, int]
+    exports: list[str]
+    inputs: Encoded
+
+
+class Define(Message, frozen=True, kw_only=True):
+    """The graph that the agent asked for. ``functions`` maps refs to cloudpickled functions."""
+
+    graph: bytes
+    functions: dict[str, bytes]
+
+
+class Feed(Message, frozen=True, kw_only=True):
+    """The result of a stage that ran elsewhere."""
+
+    stage: str
+    value: Value
+
+
+class Retry(Message, frozen=True, kw_only=True):
+    stage: str
+    attempt: int
+
+
+class Close(Message, frozen=True, kw_only=True):
+    """Abort what runs and free what is held."""
+
+
+class NeedGraph(Message, frozen=True, kw_only=True):
+    """The agent does not know the graph yet."""
+
+
+class Happened(Message, frozen=True, kw_only=True):
+    """Something to show: a stage started, tokens, progress."""
+
+    stage: str
+    attempt: int
+    body: AnyBody
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """A stage ended well; ``value`` is absent when only its own segment needs it."""
+
+    stage: str
+    attempt: int
+    usage: Usage
+    value: Value | None = None
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    stage: str
+    attempt: int
+    error: dict[str, Any]
+
+
+class PullFailed(Message, frozen=True, kw_only=True):
+    """A fed reference could not be resolved: its owner is gone."""
+
+    stage: str
+    ref: str
+
+
+class Closed(Message, frozen=True, kw_only=True):
+    """Everything of the segment is freed."""
+
+
+# --- drafts ---
+
+
+class Begin(Message, frozen=True, kw_only=True):
+    """Change a collection, made with this embedding model if it is new.
+
+    The reply is :class:`Begun`.
+    """
+
+    collection: str
+    embedding: str
+    spec: ModelSpec
+
+
+class Begun(Message, frozen=True, kw_only=True):
+    """``sources`` maps each source in the collection to the digest of its content."""
+
+    embedding: str
+    sources: dict[str, str]
+
+
+class Add(Message, frozen=True, kw_only=True):
+    """Embed and stage these; the reply is :class:`Staged`."""
+
+    passages: list[Passage]
+
+
+class Staged(Message, frozen=True, kw_only=True):
+    passages: int
+    usage: Usage
+
+
+class Commit(Message, frozen=True, kw_only=True):
+    """Drop ``remove``, apply what is staged, note ``sources``, store; the reply is a ``Reply``."""
+
+    sources: dict[str, str]
+    remove: list[str]
+
+
+# --- calls ---
+
+
+class Pull(Message, frozen=True, kw_only=True):
+    """The value behind a reference; the reply's buffers are the value's."""
+
+    ref: str
+
+
+class Search(Message, frozen=True, kw_only=True):
+    """The nearest passages to a text or a vector (an encoded array)."""
+
+    collection: str
+    k: int
+    text: str = ""
+    vector: Encoded | None = None
+
+
+class Describe(Message, frozen=True, kw_only=True):
+    """Collections that are stored: one, or all when the name is empty."""
+
+    collection: str = ""
+
+
+class Drop(Message, frozen=True, kw_only=True):
+    collection: str
+
+
+class Prepare(Message, frozen=True, kw_only=True):
+    """Start loading these models."""
+
+    models: dict[str, ModelSpec]
+
+
+class HostStatus(Message, frozen=True, kw_only=True):
+    """Ask the host what it runs."""
+
+
+class ShutDownHost(Message, frozen=True, kw_only=True):
+    """End the host, its templates and its replicas."""
+
+
+class Watch(Message, frozen=True, kw_only=True):
+    """Tell me about yourself, and again whenever it changes. The answers are :class:`About`."""
+
+
+class About(Message, frozen=True, kw_only=True):
+    name: str
+    host: str
+    pid: int
+    threads: int
+    collections: list[str]
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """The answer to a call. ``value`` is plain data or an encoded value."""
+
+    value: Encoded
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """The call failed."""
+
+    error: dict[str, Any]
+
+
+FromDriver = Open | Define | Feed | Retry | Close
+FromAgent = NeedGraph | Happened | Done | Failed | PullFailed | Closed
+Call = Pull | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
+OfDraft = Begin | Add | Commit | Close
+ToDraft = Begun | Staged | Reply | Refused
+Answer = Reply | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def pack(message: Message) -> bytes:
+    return _encoder.encode(message)

@@ -1,0 +1,466 @@
+"""One run as a state machine: facts in, commands out.
+
+:class:`RunState` knows which stage is where, what is recorded, and what to do about a failure. It
+has no clock, socket or Dask: the driver feeds it facts from agents and carries out its commands;
+the simulation does the same with a virtual cluster.
+
+What it guarantees, whatever the order, repetition or loss of facts:
+
+* a stage's result is recorded once, from the attempt that is current (fencing);
+* a stage starts only when all its inputs are recorded or made in its own segment;
+* attempts are bounded, and a stage whose tokens a reader has seen is never started over;
+* exactly one :class:`End` is commanded, and every segment opened before it is closed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from adjoin import errors
+from adjoin.dag import Graph
+from adjoin.errors import AdjoinError, EngineError, StageError
+from adjoin.runtime.policies.placement import Plan
+from adjoin.runtime.policies.retry import (
+    INFRASTRUCTURE_ATTEMPTS,
+    MOST_MISSES,
+    delay_before,
+    may_retry,
+)
+from adjoin.runtime.protocol import Ref, Value
+from adjoin.types import (
+    Body,
+    RunCancelled,
+    RunFailed,
+    RunPlanned,
+    StageCompleted,
+    StageFailed,
+    Tokens,
+    Usage,
+    WorkerLost,
+)
+
+# --- Facts: what the driver saw. ---
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """Base of what can happen to a run."""
+
+
+class Planned(Fact, frozen=True):
+    """A plan for the stages of the last :class:`MakePlan`."""
+
+    plan: Plan
+
+
+class Seen(Fact, frozen=True):
+    segment: int
+    stage: str
+    attempt: int
+    body: Body
+
+
+class Finished(Fact, frozen=True):
+    segment: int
+    stage: str
+    attempt: int
+    usage: Usage
+    value: Value | None = None
+
+
+class Broke(Fact, frozen=True):
+    segment: int
+    stage: str
+    attempt: int
+    error: AdjoinError
+
+
+class SegmentLost(Fact, frozen=True):
+    """The segment's connection ended; ``reached`` is False when it could not be made at all."""
+
+    segment: int
+    reached: bool = True
+
+
+class ValueLost(Fact, frozen=True):
+    """The recorded result of a stage can no longer be had."""
+
+    stage: str
+    ref: str
+
+
+class Collected(Fact, frozen=True):
+    """All outputs are with the driver."""
+
+
+class Stop(Fact, frozen=True):
+    """Cancelled, out of time, or impossible: ``error`` says which."""
+
+    error: AdjoinError
+
+
+# --- Commands: what the driver does. ---
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Base of what a run wants done."""
+
+
+class MakePlan(Command, frozen=True):
+    """After ``delay`` seconds, place these stages on living workers; answer: :class:`Planned`."""
+
+    stages: frozenset[str]
+    delay: float = 0.0
+
+
+class OpenSegment(Command, frozen=True):
+    segment: int
+    worker: str
+    attempts: Mapping[str, int]
+    exports: tuple[str, ...]
+
+
+class FeedSegment(Command, frozen=True):
+    segment: int
+    stage: str
+    value: Value
+
+
+class RetryStage(Command, frozen=True):
+    segment: int
+    stage: str
+    attempt: int
+    delay: float
+
+
+class CloseSegment(Command, frozen=True):
+    segment: int
+
+
+class Emit(Command, frozen=True):
+    body: Body
+    stage: str = ""
+    attempt: int = 0
+
+
+class Collect(Command, frozen=True):
+    """Every stage is recorded: fetch the outputs; answer Collected or ValueLost."""
+
+    values: Mapping[str, Value]
+
+
+class End(Command, frozen=True):
+    """``error`` is None when the run succeeded."""
+
+    error: AdjoinError | None
+    usage: Usage
+
+
+class Status(enum.Enum):
+    WAITING = "waiting"  # not placed
+    PLACED = "placed"  # in a segment that has not been opened
+    OPEN = "open"  # its agent decides when it starts
+    DONE = "done"
+
+
+class _Stage:
+    """What is known of one stage. ``attempt`` counts dispatches; late news of older ones is void."""
+
+    __slots__ = (
+        *("attempt", "losses", "misses", "segment", "status", "tokens_seen", "usage", "value"),
+    )
+
+    def __init__(self) -> None:
+        self.status = Status.WAITING
+        self.attempt = 0
+        self.losses = 0  # workers and results that went while it ran or after
+        self.misses = 0  # workers that were gone before it could begin
+        self.segment = -1
+        self.tokens_seen = False
+        self.usage = Usage()
+        self.value: Value | None = None
+
+
+class _Segment:
+    __slots__ = ("fed", "open", "stages", "worker")
+
+    def __init__(self, worker: str, stages: tuple[str, ...]) -> None:
+        self.worker = worker
+        self.stages = frozenset(stages)
+        self.open = False
+        self.fed: set[str] = set()
+
+
+class RunState:
+    """The state of one run.
+
+    Args:
+        streaming: a reader sees tokens as they come, so a stage that sent some is not retried.
+    """
+
+    def __init__(self, run: str, graph: Graph, *, streaming: bool = False) -> None:
+        self.run = run
+        self.ended = False
+        self._graph = graph
+        self._streaming = streaming
+        self._collecting = False
+        self._stages = {stage.id: _Stage() for stage in graph.stages}
+        self._segments: list[_Segment] = []
+        self._outputs = graph.output_stages()
+        self._out: list[Command] = []
+
+    def begin(self) -> list[Command]:
+        """The first commands of the run."""
+        if self._stages:
+            return [MakePlan(frozenset(self._stages))]
+        self._collecting = True
+        return [Collect({})]
+
+    def apply(self, fact: Fact) -> list[Command]:
+        """Take a fact, return what to do now. Facts that are late or repeated change nothing."""
+        if self.ended:
+            return []
+        self._out = []
+        match fact:
+            case Planned(plan):
+                self._planned(plan)
+            case Seen(segment, stage, attempt, body):
+                if self._current(segment, stage, attempt):
+                    self._seen(stage, body)
+            case Finished(segment, stage, attempt, usage, value):
+                if self._current(segment, stage, attempt):
+                    self._finished(stage, usage, value)
+            case Broke(segment, stage, attempt, error):
+                if self._current(segment, stage, attempt):
+                    self._broke(stage, error)
+            case SegmentLost(segment, reached):
+                self._segment_lost(segment, reached)
+            case ValueLost(stage, ref):
+                self._value_lost(stage, ref)
+            case Collected():
+                if self._collecting:
+                    self._end(None)
+            case Stop(error):
+                self._end(error)
+        return self._out
+
+    # -- reactions --
+
+    def _planned(self, plan: Plan) -> None:
+        for segment in plan.segments:
+            stages = tuple(
+                stage for stage in segment.stages if self._stages[stage].status is Status.WAITING
+            )
+            if not stages:
+                continue
+            self._segments.append(_Segment(segment.worker, stages))
+            for name in stages:
+                stage = self._stages[name]
+                stage.status = Status.PLACED
+                stage.segment = len(self._segments) - 1
+        self._emit(RunPlanned(placement=plan.placement))
+        self._advance()
+
+    def _seen(self, name: str, body: Body) -> None:
+        stage = self._stages[name]
+        if isinstance(body, Tokens):
+            stage.tokens_seen = True
+        self._emit(body, name, stage.attempt)
+
+    def _finished(self, name: str, usage: Usage, value: Value | None) -> None:
+        stage = self._stages[name]
+        stage.status = Status.DONE
+        stage.usage = usage
+        stage.value = value
+        self._emit(
+            StageCompleted(worker=self._segments[stage.segment].worker, usage=usage),
+            name,
+            stage.attempt,
+        )
+        self._advance()
+
+    def _broke(self, name: str, error: AdjoinError) -> None:
+        stage = self._stages[name]
+        attempts = self._graph.stage(name).policy.attempts
+        seen = self._streaming and stage.tokens_seen
+        if not may_retry(error, stage.attempt, attempts, tokens_seen=seen):
+            self._emit(StageFailed(error=errors.to_wire(error)), name, stage.attempt)
+            self._end(StageError.of(self.run, name, stage.attempt, error))
+            return
+        self._emit(StageFailed(error=errors.to_wire(error), retry=True), name, stage.attempt)
+        delay = delay_before(stage.attempt + 1)
+        stage.attempt += 1
+        stage.tokens_seen = False
+        self._out.append(RetryStage(stage.segment, name, stage.attempt, delay))
+
+    def _segment_lost(self, index: int, reached: bool) -> None:
+        segment = self._segments[index]
+        if not segment.open:
+            return
+        segment.open = False
+        running = [n for n in segment.stages if self._holds(n, index, Status.OPEN)]
+        gone = [n for n in segment.stages if self._holds(n, index, Status.DONE)]
+        lost = [n for n in gone if not self._recorded(n)]
+        self._out.append(CloseSegment(index))
+        self._emit(WorkerLost(worker=segment.worker, stages=tuple(sorted(running))))
+        self._start_over(running, lost, f"worker {segment.worker} was lost", reached)
+
+    def _value_lost(self, name: str, ref: str) -> None:
+        stage = self._stages[name]
+        if stage.status is Status.DONE and isinstance(stage.value, Ref) and stage.value.id == ref:
+            self._start_over([], [name], "its result was lost")
+
+    def _start_over(
+        self, running: Iterable[str], lost: Iterable[str], why: str, reached: bool = True
+    ) -> None:
+        """Place again what ran, and of the results that are gone those that are still needed."""
+        again = set(running)
+        for name in again:
+            self._reset(name, reached)
+        candidates = set(lost)
+        while needed := {name for name in candidates if self._needed(name)}:
+            for name in needed:
+                self._reset(name)
+            again |= needed
+            candidates -= needed
+            candidates |= {
+                before
+                for name in needed
+                for before in self._graph.dependencies(name)
+                if self._stages[before].status is Status.DONE and not self._available(before)
+            }
+        if not again:
+            return
+        self._collecting = False
+        exhausted = sorted(name for name in again if self._exhausted(name))
+        if exhausted:
+            error = EngineError(why, hint="run it again")
+            attempt = max(1, self._stages[exhausted[0]].attempt)
+            self._end(StageError.of(self.run, exhausted[0], attempt, error))
+            return
+        for name in again:
+            self._stages[name].tokens_seen = False
+        misses = max(self._stages[name].misses for name in again)
+        self._out.append(MakePlan(frozenset(again), delay_before(misses + 1) if misses else 0.0))
+
+    def _exhausted(self, name: str) -> bool:
+        """Whether a stage that went down with its worker must not be started over."""
+        stage = self._stages[name]
+        if self._streaming and stage.tokens_seen:
+            return True
+        return stage.losses >= INFRASTRUCTURE_ATTEMPTS or stage.misses >= MOST_MISSES
+
+    # -- progress --
+
+    def _advance(self) -> None:
+        """Open segments that can start a stage, feed those that wait, collect when all is done."""
+        for index, segment in enumerate(self._segments):
+            if not segment.open and self._can_start(segment, index):
+                self._open(segment, index)
+            if segment.open:
+                self._feed(segment, index)
+        if not self._collecting and all(s.status is Status.DONE for s in self._stages.values()):
+            self._collecting = True
+            self._out.append(Collect({name: self._value(name) for name in sorted(self._outputs)}))
+
+    def _can_start(self, segment: _Segment, index: int) -> bool:
+        return any(
+            self._holds(name, index, Status.PLACED)
+            and all(self._available(before) for before in self._graph.dependencies(name))
+            for name in segment.stages
+        )
+
+    def _open(self, segment: _Segment, index: int) -> None:
+        segment.open = True
+        stages = [n for n in segment.stages if self._holds(n, index, Status.PLACED)]
+        for name in stages:
+            stage = self._stages[name]
+            stage.status = Status.OPEN
+            stage.attempt += 1
+        exports = sorted(n for n in stages if self._leaves(n, segment))
+        attempts = {name: self._stages[name].attempt for name in sorted(stages)}
+        self._out.append(OpenSegment(index, segment.worker, attempts, tuple(exports)))
+
+    def _feed(self, segment: _Segment, index: int) -> None:
+        for name in sorted(segment.stages):
+            if not self._holds(name, index, Status.OPEN):
+                continue
+            for before in sorted(self._graph.dependencies(name)):
+                stage = self._stages[before]
+                if before in segment.fed or stage.segment == index or stage.value is None:
+                    continue
+                if stage.status is Status.DONE:
+                    segment.fed.add(before)
+                    self._out.append(FeedSegment(index, before, stage.value))
+
+    def _end(self, error: AdjoinError | None) -> None:
+        self.ended = True
+        for index, segment in enumerate(self._segments):
+            if segment.open:
+                segment.open = False
+                self._out.append(CloseSegment(index))
+        usage = sum((stage.usage for stage in self._stages.values()), Usage())
+        self._out.append(End(error, usage))
+
+    # -- questions --
+
+    def _current(self, segment: int, name: str, attempt: int) -> bool:
+        stage = self._stages.get(name)
+        return (
+            stage is not None
+            and stage.status is Status.OPEN
+            and stage.segment == segment
+            and stage.attempt == attempt
+        )
+
+    def _holds(self, name: str, index: int, status: Status) -> bool:
+        stage = self._stages[name]
+        return stage.segment == index and stage.status is status
+
+    def _available(self, name: str) -> bool:
+        """Whether a stage's result can be given to any other segment."""
+        stage = self._stages[name]
+        return stage.status is Status.DONE and stage.value is not None and self._recorded(name)
+
+    def _recorded(self, name: str) -> bool:
+        """Whether the result survives the loss of its segment, or its segment is still there."""
+        stage = self._stages[name]
+        if self._segments[stage.segment].open:
+            return True
+        return stage.value is not None and not isinstance(stage.value, Ref)
+
+    def _needed(self, name: str) -> bool:
+        return name in self._outputs or any(
+            self._stages[after].status is not Status.DONE for after in self._graph.consumers(name)
+        )
+
+    def _leaves(self, name: str, segment: _Segment) -> bool:
+        return name in self._outputs or not self._graph.consumers(name) <= segment.stages
+
+    def _value(self, name: str) -> Value:
+        value = self._stages[name].value
+        if value is None:
+            raise errors.StateError(f"stage {name!r} was recorded without its result")
+        return value
+
+    def _reset(self, name: str, reached: bool = True) -> None:
+        stage = self._stages[name]
+        stage.status = Status.WAITING
+        stage.losses += reached
+        stage.misses += not reached
+        stage.value = None
+        stage.usage = Usage()
+        for segment in self._segments:
+            segment.fed.discard(name)
+
+    def _emit(self, body: Body, stage: str = "", attempt: int = 0) -> None:
+        self._out.append(Emit(body, stage, attempt))
+
+
+def closing_body(error: AdjoinError) -> Body:
+    """The last event of a run that did not succeed."""
+    if isinstance(error, errors.Cancelled):
+        return RunCancelled(reason=error.message)
+    return RunFailed(error=errors.to_wire(error))

@@ -1,0 +1,324 @@
+"""What users hold: a :class:`Runtime` on a cluster, and handles on runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from adjoin.dag import Graph, Workflow
+from adjoin.errors import AdjoinError, DeadlineExceeded, DefinitionError, InputError
+from adjoin.runtime import protocol as p
+from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.collection import CollectionHandle
+from adjoin.runtime.driver import Driver, Run
+from adjoin.runtime.explain import Explanation
+from adjoin.runtime.loop import LoopThread
+from adjoin.settings import Settings
+from adjoin.types import Event
+from adjoin.vector_state.collections import CollectionInfo
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_T = TypeVar("_T")
+
+
+class Runtime:
+    """Runs workflows.
+
+    Without arguments it starts a Dask cluster of its own: a scheduler and workers, as processes of
+    this machine, which end with it. With a scheduler's address or a ``distributed.Client`` it joins
+    that cluster.
+
+    Every method has an asynchronous form with an ``a`` before its name, for any event loop; both are
+    the same code. Inputs of a workflow are given by name.
+
+    Raises:
+        InputError: the settings or the address are refused.
+        TransportError: the cluster did not start or does not answer.
+    """
+
+    def __init__(
+        self, cluster: str | Client | None = None, *, settings: Settings | None = None
+    ) -> None:
+        self.settings = settings or Settings.load()
+        self._loop = LoopThread("adjoin-runtime")
+        self._closed = False
+        try:
+            self._driver: Driver = self._loop.call(self._connect(cluster))
+        except BaseException:
+            self._loop.stop()
+            raise
+
+    async def _connect(self, cluster: str | Client | None) -> Driver:
+        if cluster is None:
+            joined = await Cluster.embedded(self.settings)
+        else:
+            joined = await Cluster.join(cluster, self.settings)
+        return Driver(joined, self.settings)
+
+    # -- runs --
+
+    def run(self, workflow: Workflow | Graph, /, **inputs: Any) -> Any:
+        """Run a workflow and return what it returns.
+
+        Raises:
+            InputError: the inputs do not fit.
+            StageError: a stage failed for good.
+        """
+        return self._loop.call(self._run(workflow, inputs))
+
+    async def arun(self, workflow: Workflow | Graph, /, **inputs: Any) -> Any:
+        return await self._loop.bridge(self._run(workflow, inputs))
+
+    def stream(self, workflow: Workflow | Graph, /, **inputs: Any) -> Iterator[Event]:
+        """Run a workflow and yield its events; the last one says how it ended.
+
+        Closing the iterator, or an interrupt, cancels the run. A failed run does not raise here: its
+        last event is a :class:`~adjoin.types.RunFailed`.
+        """
+        return self._loop.iterate(self._stream(workflow, inputs))
+
+    def astream(self, workflow: Workflow | Graph, /, **inputs: Any) -> AsyncIterator[Event]:
+        return self._loop.bridge_iterate(self._stream(workflow, inputs))
+
+    def submit(self, workflow: Workflow | Graph, /, **inputs: Any) -> RunHandle:
+        """Start a workflow and return at once."""
+        return self._loop.call(self._submit(workflow, inputs))
+
+    async def asubmit(self, workflow: Workflow | Graph, /, **inputs: Any) -> RunHandle:
+        return await self._loop.bridge(self._submit(workflow, inputs))
+
+    def map(
+        self,
+        workflow: Workflow | Graph,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        concurrency: int = 16,
+    ) -> Iterator[Any]:
+        """Run a workflow for each of ``inputs``; yields results in their order.
+
+        A run that fails yields its error instead of raising it, so that the others go on. At most
+        ``concurrency`` runs are open at a time, and ``inputs`` is read as it is needed.
+        """
+        return self._loop.iterate(self._map(workflow, inputs, concurrency))
+
+    def amap(
+        self,
+        workflow: Workflow | Graph,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        concurrency: int = 16,
+    ) -> AsyncIterator[Any]:
+        return self._loop.bridge_iterate(self._map(workflow, inputs, concurrency))
+
+    # -- collections --
+
+    def collection(self, name: str, *, embedding: str | None = None) -> CollectionHandle:
+        """A collection by name; made when something is first added, for the ``embedding`` model."""
+        return CollectionHandle(name, embedding, self._driver, self._loop)
+
+    def collections(self) -> list[CollectionInfo]:
+        return self._loop.call(self._collections())
+
+    async def acollections(self) -> list[CollectionInfo]:
+        return await self._loop.bridge(self._collections())
+
+    # -- insight --
+
+    def explain(self, workflow: Workflow | Graph) -> Explanation:
+        """Where each stage would run now, and why."""
+        return self._loop.call(self._explain(workflow))
+
+    async def aexplain(self, workflow: Workflow | Graph) -> Explanation:
+        return await self._loop.bridge(self._explain(workflow))
+
+    def status(self) -> dict[str, Any]:
+        """Workers, and what each host runs: templates and replicas."""
+        return self._loop.call(self._status())
+
+    async def astatus(self) -> dict[str, Any]:
+        return await self._loop.bridge(self._status())
+
+    # -- life --
+
+    def close(self) -> None:
+        """Cancel what runs and leave the cluster; an embedded one ends. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._loop.call(self._close())
+            finally:
+                self._loop.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    # -- the asynchronous core --
+
+    async def _run(self, workflow: Workflow | Graph, inputs: Mapping[str, Any]) -> Any:
+        run = self._start(workflow, inputs)
+        try:
+            return await asyncio.shield(run.done)
+        except asyncio.CancelledError:
+            run.cancel("interrupted")
+            await run.finished()
+            raise
+
+    async def _stream(
+        self, workflow: Workflow | Graph, inputs: Mapping[str, Any]
+    ) -> AsyncIterator[Event]:
+        run = self._start(workflow, inputs, streaming=True)
+        try:
+            async for event in run.stream():
+                yield event
+        finally:
+            run.cancel("the reader left")
+            await run.finished()
+
+    async def _submit(self, workflow: Workflow | Graph, inputs: Mapping[str, Any]) -> RunHandle:
+        return RunHandle(self._start(workflow, inputs), self._loop)
+
+    async def _map(
+        self, workflow: Workflow | Graph, inputs: Iterable[Mapping[str, Any]], concurrency: int
+    ) -> AsyncIterator[Any]:
+        if concurrency < 1:
+            raise InputError(f"concurrency is {concurrency}", hint="allow at least one run")
+        source = iter(inputs)
+        window: list[asyncio.Task[Any]] = []
+        try:
+            while True:
+                while len(window) < concurrency and (item := next(source, None)) is not None:
+                    window.append(asyncio.ensure_future(self._caught(workflow, item)))
+                if not window:
+                    return
+                yield await window.pop(0)
+        finally:
+            for task in window:
+                task.cancel()
+            await asyncio.gather(*window, return_exceptions=True)
+
+    async def _caught(self, workflow: Workflow | Graph, inputs: Mapping[str, Any]) -> Any:
+        try:
+            return await self._run(workflow, inputs)
+        except AdjoinError as error:
+            return error
+
+    def _start(
+        self, workflow: Workflow | Graph, inputs: Mapping[str, Any], *, streaming: bool = False
+    ) -> Run:
+        return self._driver.start(graph_of(workflow), inputs, streaming=streaming)
+
+    async def _collections(self) -> list[CollectionInfo]:
+        worker = (await self._driver.cluster.ready()).workers[0].name
+        found = await self._driver.cluster.call(worker, p.Describe())
+        return [CollectionInfo(**info) for info in found]
+
+    async def _explain(self, workflow: Workflow | Graph) -> Explanation:
+        graph = graph_of(workflow)
+        plan = await self._driver.plan(graph)
+        return Explanation(graph, plan, self._driver.cluster.topology)
+
+    async def _status(self) -> dict[str, Any]:
+        topology = await self._driver.cluster.ready()
+        hosts = {worker.host: worker.name for worker in topology.workers}
+        return {
+            "workers": [
+                {
+                    "name": worker.name,
+                    "address": worker.address,
+                    "host": worker.host,
+                    "pid": worker.pid,
+                    "collections": sorted(worker.collections),
+                }
+                for worker in topology.workers
+            ],
+            "hosts": {
+                host: await self._driver.cluster.call(name, p.HostStatus())
+                for host, name in hosts.items()
+            },
+        }
+
+    async def _close(self) -> None:
+        await self._driver.close()
+        await self._driver.cluster.close()
+
+
+class RunHandle:
+    """A run that was submitted."""
+
+    def __init__(self, run: Run, loop: LoopThread) -> None:
+        self._run = run
+        self._loop = loop
+
+    @property
+    def id(self) -> str:
+        return self._run.id
+
+    def done(self) -> bool:
+        return self._run.done.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the workflow returned; waits for it, at most ``timeout`` seconds.
+
+        Raises:
+            DeadlineExceeded: it is still running; it goes on.
+            AdjoinError: what the run failed with.
+        """
+        return self._loop.call(self._result(timeout))
+
+    async def aresult(self, timeout: float | None = None) -> Any:
+        return await self._loop.bridge(self._result(timeout))
+
+    def events(self) -> Iterator[Event]:
+        """All events from the first; closing the iterator lets the run go on."""
+        return self._loop.iterate(self._run.stream())
+
+    def aevents(self) -> AsyncIterator[Event]:
+        return self._loop.bridge_iterate(self._run.stream())
+
+    def cancel(self) -> None:
+        """End the run and wait until it has let go of what it held."""
+        self._loop.call(self._cancel())
+
+    async def acancel(self) -> None:
+        await self._loop.bridge(self._cancel())
+
+    async def _result(self, timeout: float | None) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(self._run.done)
+        except TimeoutError:
+            raise DeadlineExceeded(f"run {self.id} is not done after {timeout:g} s") from None
+
+    async def _cancel(self) -> None:
+        self._run.cancel()
+        await self._run.finished()
+
+
+def graph_of(workflow: Workflow | Graph) -> Graph:
+    if isinstance(workflow, Graph):
+        return workflow
+    if isinstance(workflow, Workflow):
+        return workflow.graph
+    raise DefinitionError(
+        f"{type(workflow).__name__} is not a workflow",
+        hint="decorate a function with @adjoin.workflow, or adjoin.load() a file",
+    )

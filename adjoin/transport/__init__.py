@@ -1,0 +1,1 @@
+"""Moving values between processes: the codec, references, and the channels they travel on."""

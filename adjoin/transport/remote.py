@@ -1,0 +1,83 @@
+"""Messages and buffers over Dask's comm, past its scheduler.
+
+A :class:`Channel` is one end of a conversation between a driver and an agent, or between two agents.
+Dask gives the connection (TCP, TLS or UCX); what travels on it are msgspec bytes and raw buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from distributed.comm import Comm
+from distributed.core import ConnectionPool
+from distributed.protocol import to_serialize
+
+from adjoin.errors import TransportError
+
+#: What a Dask server answers to an operation that it does not have.
+_UNKNOWN_OPERATION = None
+
+
+class Channel:
+    """A conversation over one connection.
+
+    Every method raises :class:`TransportError` when the other side is gone.
+    """
+
+    def __init__(self, comm: Comm, pool: ConnectionPool | None = None, address: str = "") -> None:
+        self._comm = comm
+        self._pool = pool
+        self._address = address
+
+    @classmethod
+    async def open(
+        cls, pool: ConnectionPool, address: str, operation: str, message: bytes
+    ) -> Channel:
+        """Start a conversation: ``message`` is the first, for the agent's ``operation``."""
+        try:
+            comm = await pool.connect(address)
+        except (OSError, TimeoutError) as error:
+            raise TransportError(f"cannot connect: {error}", where=address) from None
+        channel = cls(comm, pool, address)
+        await channel._write({"op": operation, "messages": [message]})
+        return channel
+
+    async def send(
+        self, messages: Iterable[bytes], buffers: Sequence[bytes | bytearray | memoryview] = ()
+    ) -> None:
+        arrays = [to_serialize(np.frombuffer(part, dtype=np.uint8)) for part in buffers]
+        await self._write({"messages": list(messages), "buffers": arrays})
+
+    async def receive(self) -> tuple[list[bytes], list[memoryview]]:
+        """The next messages and the buffers that came with them.
+
+        Raises:
+            TransportError: also when the other side has no agent (yet).
+        """
+        try:
+            received: Any = await self._comm.read()
+        except OSError as error:
+            raise TransportError(f"connection lost: {error}", where=self._address) from None
+        if received is _UNKNOWN_OPERATION or "messages" not in received:
+            self.abort()
+            raise TransportError("there is no agent on this worker", where=self._address)
+        buffers = [memoryview(np.asarray(part)) for part in received.get("buffers", ())]
+        return [bytes(message) for message in received["messages"]], buffers
+
+    def release(self) -> None:
+        """The conversation is over on both sides: keep the connection for the next."""
+        if self._pool is not None:
+            self._pool.reuse(self._address, self._comm)
+
+    def abort(self) -> None:
+        """Cut the connection; the other side notices."""
+        self._comm.abort()
+        self.release()
+
+    async def _write(self, message: dict[str, Any]) -> None:
+        try:
+            await self._comm.write(message)
+        except OSError as error:
+            raise TransportError(f"connection lost: {error}", where=self._address) from None

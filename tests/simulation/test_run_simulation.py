@@ -1,0 +1,88 @@
+"""Runs under crash, delay, duplicate and reorder, by seed."""
+
+from __future__ import annotations
+
+import pytest
+
+from adjoin.errors import Cancelled, StageError
+from adjoin.runtime import run as r
+from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
+from world import Chance, World, completed, losses, oracle
+
+SEEDS = range(1000)
+CALM = Chance()
+STORM = Chance(
+    crashes=2, function_fails=0.03, engine_fails=0.05, duplicate=0.3, large=0.5, cancel=0.1
+)
+CRASHES = Chance(crashes=2, duplicate=0.3, large=0.5)
+
+
+def test_calm_runs_do_each_stage_once_and_return_the_oracles_values() -> None:
+    for seed in SEEDS:
+        world = World(seed, CALM)
+        end = world.run()
+        expected = oracle(world.graph)
+        assert end.error is None, seed
+        assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
+        assert sorted(completed(world)) == sorted(expected)
+        assert sorted(world.executed) == sorted((name, 1) for name in expected)
+        assert end.usage.generated == len(expected)
+
+
+def test_two_crashes_never_fail_a_run_or_change_its_result() -> None:
+    lost = 0
+    for seed in SEEDS:
+        world = World(seed, CRASHES)
+        end = world.run()
+        expected = oracle(world.graph)
+        assert end.error is None, (seed, end.error)
+        assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
+        assert end.usage.generated == len(expected), "wasted attempts are not billed"
+        lost += losses(world)
+    assert lost > 100, "the weather was too good to show anything"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_storms_end_once_with_everything_closed(streaming: bool) -> None:
+    outcomes: dict[type[BaseException] | None, int] = {}
+    for seed in SEEDS:
+        world = World(seed, STORM, attempts=2, streaming=streaming)
+        end = world.run()
+        outcomes[type(end.error) if end.error else None] = (
+            outcomes.get(type(end.error) if end.error else None, 0) + 1
+        )
+        _check_invariants(world, end, streaming)
+    assert outcomes.keys() == {None, Cancelled, StageError}
+
+
+def test_a_seed_replays_to_the_letter() -> None:
+    for seed in range(20):
+        first, second = World(seed, STORM), World(seed, STORM)
+        first.run()
+        second.run()
+        assert repr(first.history) == repr(second.history)
+
+
+def _check_invariants(world: World, end: r.End, streaming: bool) -> None:
+    opened = [c.segment for c in world.history if isinstance(c, r.OpenSegment)]
+    closed = [c.segment for c in world.history if isinstance(c, r.CloseSegment)]
+    assert sorted(opened) == sorted(set(closed)), "each opened segment is closed"
+    assert isinstance(world.history[-1], r.End), "nothing is commanded after the end"
+    if end.error is None:
+        expected = oracle(world.graph)
+        assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
+    attempts: dict[str, int] = {}
+    for stage, attempt in world.executed:
+        attempts[stage] = max(attempts.get(stage, 0), attempt)
+    bound = 2 * INFRASTRUCTURE_ATTEMPTS + world.chance.crashes
+    assert max(attempts.values(), default=0) <= bound
+    if streaming:
+        _check_no_retry_after_tokens(world)
+
+
+def _check_no_retry_after_tokens(world: World) -> None:
+    """Once a reader saw tokens of an attempt, no later attempt of that stage shows any."""
+    seen: dict[str, int] = {}
+    for command in world.history:
+        if isinstance(command, r.Emit) and type(command.body).__name__ == "Tokens":
+            assert seen.setdefault(command.stage, command.attempt) == command.attempt

@@ -1,0 +1,301 @@
+"""A virtual cluster: the run's state machine and the placement policy, without a shell.
+
+Time is a heap of things to come, chance is one seeded generator. Facts on their way to the driver
+may be delayed, repeated and overtaken; workers crash and come back under another name; functions and
+engines fail. A seed replays to the letter.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from adjoin import errors
+from adjoin.dag import Function, Graph, Parameter, Policy, Reference, Stage, build
+from adjoin.runtime import run as r
+from adjoin.runtime.policies.placement import Topology, Worker, place
+from adjoin.runtime.protocol import Ref, Value
+from adjoin.transport import codec
+from adjoin.types import Body, StageCompleted, Token, Tokens, Usage, WorkerLost
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How bad the weather is; all are probabilities but ``crashes``, the number of crashes."""
+
+    crashes: int = 0
+    function_fails: float = 0.0
+    engine_fails: float = 0.0
+    duplicate: float = 0.0
+    large: float = 0.3
+    tokens: float = 0.2
+    cancel: float = 0.0
+
+
+def random_graph(rng: random.Random, attempts: int = 1) -> Graph:
+    """Up to a dozen stages, each taking up to three earlier results, some with a collection."""
+    functions = [_function(inputs, pinned) for inputs in range(4) for pinned in (False, True)]
+    count = rng.randint(1, 12)
+    stages: list[Stage] = []
+    for number in range(count):
+        inputs = rng.sample(range(number), min(number, rng.randint(0, 3)))
+        pinned = rng.random() < 0.25
+        function = functions[2 * len(inputs) + pinned]
+        bindings: dict[str, Any] = {
+            f"a{at}": Reference(f"s{source}") for at, source in enumerate(inputs)
+        }
+        if pinned:
+            bindings["collection"] = r_literal(rng.choice("xyz"))
+        stages.append(Stage(f"s{number}", function, bindings, Policy(attempts=attempts)))
+    taken = {ref.root for s in stages for ref in s.bindings.values() if isinstance(ref, Reference)}
+    outputs = {s.id: Reference(s.id) for s in stages if s.id not in taken or rng.random() < 0.1}
+    return build("random", inputs=(), stages=stages, outputs=outputs)
+
+
+def r_literal(value: str) -> Any:
+    from adjoin.dag import Literal
+
+    return Literal(value)
+
+
+def _function(inputs: int, pinned: bool) -> Function:
+    from adjoin.dag import Needs
+
+    names = [f"a{at}" for at in range(inputs)] + (["collection"] if pinned else [])
+    return Function(
+        name=f"f{inputs}{'p' if pinned else ''}",
+        ref=f"f{inputs}{'p' if pinned else ''}",
+        parameters=tuple(Parameter(name) for name in names),
+        needs=Needs(collection="collection" if pinned else None),
+    )
+
+
+def oracle(graph: Graph) -> dict[str, str]:
+    """What each stage returns when nothing goes wrong."""
+    values: dict[str, str] = {}
+    for stage in graph.stages:
+        values[stage.id] = compute(graph, stage.id, values)
+    return values
+
+
+def compute(graph: Graph, stage: str, values: dict[str, str]) -> str:
+    inputs = [values[name] for name in sorted(graph.dependencies(stage))]
+    return f"{stage}({','.join(inputs)})"
+
+
+@dataclass
+class _Segment:
+    """A segment at its agent."""
+
+    worker: str
+    waiting: dict[str, int]
+    exports: tuple[str, ...]
+    values: dict[str, str] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    alive: bool = True
+
+
+class World:
+    """Runs one graph; ``history`` holds every command in order."""
+
+    def __init__(
+        self, seed: int, chance: Chance, *, attempts: int = 1, streaming: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.chance = chance
+        self.graph = random_graph(self.rng, attempts)
+        self.state = r.RunState("run", self.graph, streaming=streaming)
+        self.history: list[r.Command] = []
+        self.executed: list[tuple[str, int]] = []
+        self.outputs: dict[str, str] = {}
+        self.segments: dict[int, _Segment] = {}
+        self._workers = ["w0", "w1", "w2"]
+        self._born = 3
+        self._epoch = 0
+        self._now = 0.0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def run(self, steps: int = 20_000) -> r.End:
+        """Play to the end.
+
+        Raises:
+            AssertionError: it does not end.
+        """
+        for _ in range(self.chance.crashes):
+            self._later(self.rng.uniform(0, 30), self._crash)
+        if self.rng.random() < self.chance.cancel:
+            error = errors.Cancelled("by the test")
+            self._later(self.rng.uniform(0, 20), lambda: self._tell(r.Stop(error)))
+        self._obey(self.state.begin())
+        while self._queue and steps:
+            steps -= 1
+            self._now, _, action = heapq.heappop(self._queue)
+            action()
+        ends = [command for command in self.history if isinstance(command, r.End)]
+        assert len(ends) == 1, f"{len(ends)} ends after {len(self.history)} commands"
+        return ends[0]
+
+    # -- the driver's side --
+
+    def _obey(self, commands: list[r.Command]) -> None:
+        for command in commands:
+            self.history.append(command)
+            match command:
+                case r.MakePlan(stages, delay):
+                    self._later(delay + self._delay(), lambda s=stages: self._plan(s))
+                case r.OpenSegment():
+                    self._open(command)
+                case r.FeedSegment(index, stage, value):
+                    self._later(0, lambda c=command: self._feed(c.segment, c.stage, c.value))
+                case r.RetryStage(index, stage, attempt, delay):
+                    self._later(delay, lambda c=command: self._retry(c.segment, c.stage, c.attempt))
+                case r.CloseSegment(index):
+                    self.segments[index].alive = False
+                case r.Collect(values):
+                    self._later(self._delay(), lambda values=values: self._collect(dict(values)))
+
+    def _tell(self, fact: r.Fact) -> None:
+        self._obey(self.state.apply(fact))
+
+    def _send(self, fact: r.Fact) -> None:
+        """A fact on its way: late, perhaps twice, perhaps overtaken by a later one."""
+        for _ in range(2 if self.rng.random() < self.chance.duplicate else 1):
+            self._later(self._delay(), lambda: self._tell(fact))
+
+    def _plan(self, stages: frozenset[str]) -> None:
+        if not self._workers:
+            self._later(1.0, lambda: self._plan(stages))
+            return
+        workers = tuple(Worker(name=name, address=name, host="h") for name in self._workers)
+        plan = place(self.graph, Topology(self._epoch, workers), stages)
+        self._send(r.Planned(plan))
+
+    def _collect(self, values: dict[str, Value]) -> None:
+        for stage, value in values.items():
+            found = self._resolve(value)
+            if found is None:
+                assert isinstance(value, Ref)
+                self._send(r.ValueLost(stage, value.id))
+                return
+            self.outputs[stage] = found
+        self._send(r.Collected())
+
+    # -- the agents' side --
+
+    def _open(self, command: r.OpenSegment) -> None:
+        index = command.segment
+        segment = _Segment(command.worker, dict(command.attempts), command.exports)
+        self.segments[index] = segment
+        if command.worker in self._workers:
+            self._later(0, lambda: self._start_ready(index))
+        else:
+            segment.alive = False
+            self._send(r.SegmentLost(index, reached=False))
+
+    def _feed(self, index: int, stage: str, value: Value) -> None:
+        segment = self.segments[index]
+        if not segment.alive:
+            return
+        found = self._resolve(value)
+        if found is None:
+            assert isinstance(value, Ref)
+            self._send(r.ValueLost(stage, value.id))
+            return
+        segment.values[stage] = found
+        self._start_ready(index)
+
+    def _retry(self, index: int, stage: str, attempt: int) -> None:
+        if self.segments[index].alive:
+            self.segments[index].waiting[stage] = attempt
+            self._start_ready(index)
+
+    def _start_ready(self, index: int) -> None:
+        segment = self.segments[index]
+        for stage in list(segment.waiting):
+            if segment.alive and self.graph.dependencies(stage) <= segment.values.keys():
+                attempt = segment.waiting.pop(stage)
+                self.executed.append((stage, attempt))
+                if self.rng.random() < self.chance.tokens:
+                    self._seen(index, stage, attempt, Tokens(tokens=(Token("x"),)))
+                self._later(
+                    self.rng.expovariate(0.5),
+                    lambda s=stage, a=attempt: self._finish(index, s, a),
+                )
+
+    def _seen(self, index: int, stage: str, attempt: int, body: Body) -> None:
+        self._send(r.Seen(index, stage, attempt, body))
+
+    def _finish(self, index: int, stage: str, attempt: int) -> None:
+        segment = self.segments[index]
+        if not segment.alive:
+            return
+        if self.rng.random() < self.chance.function_fails:
+            self._send(r.Broke(index, stage, attempt, errors.FunctionError("it raised")))
+            return
+        if self.rng.random() < self.chance.engine_fails:
+            self._send(r.Broke(index, stage, attempt, errors.EngineError("it died")))
+            return
+        segment.values[stage] = compute(self.graph, stage, segment.values)
+        value = self._export(index, stage) if stage in segment.exports else None
+        self._send(r.Finished(index, stage, attempt, Usage(generated=1), value))
+        self._start_ready(index)
+
+    def _export(self, index: int, stage: str) -> Value:
+        segment = self.segments[index]
+        if self.rng.random() >= self.chance.large:
+            return codec.encode(segment.values[stage])
+        ref = Ref(id=f"{index}.{stage}.{self._count}", owner=str(index), nbytes=1)
+        segment.refs[ref.id] = segment.values[stage]
+        return ref
+
+    def _resolve(self, value: Value) -> str | None:
+        if not isinstance(value, Ref):
+            return str(codec.decode(value))
+        owner = self.segments[int(value.owner)]
+        return owner.refs.get(value.id) if owner.alive else None
+
+    def _crash(self) -> None:
+        if not self._workers:
+            return
+        victim = self.rng.choice(self._workers)
+        self._workers.remove(victim)
+        self._epoch += 1
+        for index, segment in self.segments.items():
+            if segment.worker == victim and segment.alive:
+                segment.alive = False
+                self._send(r.SegmentLost(index))
+        self._later(self.rng.uniform(0, 5), self._revive)
+
+    def _revive(self) -> None:
+        self._workers.append(f"w{self._born}")
+        self._born += 1
+        self._epoch += 1
+
+    # -- time --
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self._now + delay, self._count, action))
+
+    def _delay(self) -> float:
+        return self.rng.choice((0.0, 0.01, 0.1, 1.0, 3.0))
+
+
+def completed(world: World) -> list[str]:
+    """Stages whose completion was announced, in order."""
+    return [
+        command.stage
+        for command in world.history
+        if isinstance(command, r.Emit) and isinstance(command.body, StageCompleted)
+    ]
+
+
+def losses(world: World) -> int:
+    return sum(
+        isinstance(command, r.Emit) and isinstance(command.body, WorkerLost)
+        for command in world.history
+    )
