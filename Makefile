@@ -16,7 +16,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 BIN := .venv/bin
 READY := .venv/.installed-$(EXTRA)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --disable-pip-version-check
 RAG := examples/rag/workflow.yaml
 DOCUMENTS := build/rag/documents
 

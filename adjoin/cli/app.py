@@ -1,0 +1,52 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Annotated
+
+import typer
+
+from adjoin.cli import collections, models, run, workflows
+from adjoin.cli.doctor import doctor
+from adjoin.cli.exits import EXIT_CODES
+
+# The \b keeps the lines as they are.
+_EPILOG = "\b\nExit codes:\n" + "\n".join(
+    f"  {code:<4} {what}" for code, what in EXIT_CODES.items()
+)
+
+app = typer.Typer(
+    name="adjoin",
+    help="Workflows of model functions, run next to the state they need.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"adjoin {version_of('adjoin')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command("run")(run.run)
+app.command("validate")(workflows.validate)
+app.command("graph")(workflows.graph)
+app.command("explain")(workflows.explain)
+app.command("schema")(workflows.schema)
+app.add_typer(models.app, name="models")
+app.add_typer(collections.app, name="collections")
+app.command("doctor")(doctor)

@@ -1,0 +1,187 @@
+"""What one run did, folded from its events: the per-stage table, the answer, the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adjoin import errors
+from adjoin.errors import AdjoinError
+from adjoin.types import (
+    Event,
+    Passage,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPlanned,
+    RunStarted,
+    StageCompleted,
+    StageFailed,
+    StageStarted,
+    Usage,
+    Used,
+)
+
+if TYPE_CHECKING:
+    from adjoin.dag import Graph
+
+#: The columns of the table; all but the first four are counts of tokens or seconds.
+COLUMNS = (
+    "stage", "function", "model", "where", "seconds",
+    "prompt", "cached", "generated", "embedded", "cold start",
+)  # fmt: skip
+NUMBERS = COLUMNS[4:]
+
+
+@dataclass
+class StageReport:
+    """One stage; ``seconds`` from the start of its last attempt to its end."""
+
+    stage: str
+    function: str
+    model: str = ""
+    where: str = ""
+    state: str = "waiting"
+    attempt: int = 0
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    started: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        usage = self.usage
+        return {
+            "stage": self.stage,
+            "function": self.function,
+            "model": self.model or None,
+            "where": self.where,
+            "state": self.state,
+            "attempt": self.attempt,
+            "seconds": round(self.seconds, 6),
+            "prompt": usage.prompt,
+            "cached": usage.cached,
+            "generated": usage.generated,
+            "embedded": usage.embedded,
+            "cold_start_seconds": round(usage.cold_start_seconds, 6),
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """The stage as a row of :data:`COLUMNS`; what is zero stays empty."""
+        where = self.where if self.state == "done" else f"{self.where} ({self.state})".strip()
+        name = self.stage if self.attempt <= 1 else f"{self.stage} (attempt {self.attempt})"
+        return (name, self.function, self.model, where, f"{self.seconds:.3f}", *_counts(self.usage))
+
+
+class RunReport:
+    """Feed it every event of a run, in order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.run = ""
+        self.outputs: dict[str, Any] = {}
+        self.usage = Usage()
+        self.seconds = 0.0
+        self.error: AdjoinError | None = None
+        self.stages = {
+            stage.id: StageReport(stage.id, stage.function.name, stage.model or "")
+            for stage in graph.stages
+        }
+
+    def add(self, event: Event) -> None:
+        self.run = event.run
+        self.seconds = max(self.seconds, event.at)
+        if event.stage in self.stages:
+            self._add_stage(self.stages[event.stage], event)
+            return
+        match event.body:
+            case RunStarted():
+                pass
+            case RunPlanned(placement=placement):
+                for stage, worker in placement.items():
+                    self.stages[stage].where = worker
+            case RunCompleted(outputs=outputs, usage=usage, seconds=seconds):
+                self.outputs, self.usage, self.seconds = outputs, usage, seconds
+            case RunFailed(error=error):
+                self.error = errors.from_wire(error)
+            case RunCancelled(reason=reason):
+                self.error = errors.Cancelled(reason or "cancelled")
+
+    def _add_stage(self, stage: StageReport, event: Event) -> None:
+        stage.attempt = max(stage.attempt, event.attempt)
+        match event.body:
+            case StageStarted(worker=worker):
+                stage.where, stage.state = worker, "running"
+                stage.started, stage.usage = event.at, Usage()
+            case Used(usage=usage):
+                stage.usage += usage
+            case StageCompleted(worker=worker, usage=usage):
+                stage.where, stage.state, stage.usage = worker, "done", usage
+                stage.seconds = event.at - stage.started
+            case StageFailed():
+                stage.state = "failed"
+                stage.seconds = event.at - stage.started
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table: a row for each stage and their sum."""
+        rows = [stage.cells() for stage in self.stages.values()]
+        total = ("total", "", "", "", f"{self.seconds:.3f}", *_counts(self.usage))
+        return [*rows, total]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "workflow": self.graph.name,
+            "version": self.graph.version,
+            "outputs": self.outputs,
+            "seconds": round(self.seconds, 6),
+            "usage": self.usage,
+            "stages": [stage.to_dict() for stage in self.stages.values()],
+        }
+
+
+def texts_and_passages(
+    outputs: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[Passage]]:
+    """Outputs to print as they are, and the passages among them, each once."""
+    rest: dict[str, Any] = {}
+    found: dict[str, Passage] = {}
+    for name, value in outputs.items():
+        if isinstance(value, list | tuple) and value and isinstance(value[0], Passage):
+            found |= {passage.id: passage for passage in value}
+        else:
+            rest[name] = value
+    return rest, list(found.values())
+
+
+def last_generators(graph: Graph) -> frozenset[str]:
+    """Stages whose tokens are the answer: they generate, and nothing after them does."""
+    generators = {stage.id for stage in graph.stages if stage.function.ref == "generate"}
+    followed: set[str] = set()
+    for stage in reversed(graph.stages):
+        after = graph.consumers(stage.id)
+        if after & generators or after & followed:
+            followed.add(stage.id)
+    return frozenset(generators - followed)
+
+
+def embedding_of(graph: Graph, collection: str) -> str | None:
+    """The embedding model whose vectors the workflow searches ``collection`` with."""
+    for stage in graph.stages:
+        if stage.collection != collection:
+            continue
+        waiting, seen = [stage.id], {stage.id}
+        while waiting:
+            current = graph.stage(waiting.pop(0))
+            if current.function.ref == "embed" and current.model:
+                spec = graph.models.get(current.model)
+                return spec.source if spec is not None else current.model
+            fresh = sorted(graph.dependencies(current.id) - seen)
+            waiting += fresh
+            seen |= set(fresh)
+    return None
+
+
+def _counts(usage: Usage) -> tuple[str, ...]:
+    numbers = (usage.prompt, usage.cached, usage.generated, usage.embedded)
+    cold = f"{usage.cold_start_seconds:.1f}" if usage.cold_start_seconds else ""
+    return (*(f"{number:,}" if number else "" for number in numbers), cold)
