@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from adjoin.settings import Settings
+if TYPE_CHECKING:
+    from adjoin.settings import Settings
 
 
 class Section(msgspec.Struct, frozen=True):

@@ -1,0 +1,22 @@
+"""The functions that every workflow has. Importing them loads no engine, index or parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from adjoin.dag import Function, Needs, builtin
+from adjoin.functions.builtin import generation, text, vectors
+
+chunk = builtin(text.chunk)
+embed = builtin(vectors.embed, needs=Needs(model="model"))
+retrieve = builtin(vectors.retrieve, needs=Needs(collection="collection"))
+prompt = builtin(text.prompt)
+generate = builtin(generation.generate, needs=Needs(model="model"))
+
+#: By the name that workflow texts use.
+BUILTINS: Mapping[str, Function] = MappingProxyType(
+    {each.name: each for each in (chunk, embed, retrieve, prompt, generate)}
+)
+
+__all__ = ["BUILTINS", "chunk", "embed", "generate", "prompt", "retrieve"]

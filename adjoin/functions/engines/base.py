@@ -1,0 +1,251 @@
+"""What every engine offers, and the values that go in and come out.
+
+An engine is driven by one thread: requests are added, each :meth:`Engine.step` advances all that
+run and says what is new. It knows nothing of processes, sockets or queues.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+
+from adjoin.errors import AdjoinError, InputError, to_wire
+from adjoin.types import Generation, Message, Sampling, Scalar, Token, Usage, Vector
+
+
+class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an engine needs to load a model.
+
+    Attributes:
+        model: the name to use in messages.
+        engine: the adapter's name.
+        kind: ``embed`` or ``generate``; empty for an engine without files.
+        path: directory of the pinned files; empty for an engine without files.
+        digest: sha256 over those files.
+        args: the engine's own arguments, in its spelling.
+        threads: CPU threads it may use.
+        kv_cache_bytes: for attention state, on CPUs.
+    """
+
+    model: str
+    engine: str
+    kind: str = ""
+    path: str = ""
+    digest: str = ""
+    args: dict[str, Scalar] = {}
+    threads: int = 1
+    kv_cache_bytes: int = 1 << 30
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """``raw`` sends a string untouched, else it is one user turn of the model's chat template.
+
+    Only requests with the same ``salt`` share cached prefixes.
+    """
+
+    id: str
+    prompt: str | list[Message]
+    sampling: Sampling
+    raw: bool = False
+    salt: str = ""
+
+
+class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    id: str
+    texts: list[str]
+
+
+Request: TypeAlias = GenerateRequest | EmbedRequest
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What a step added to a generation."""
+
+    id: str
+    tokens: tuple[Token, ...]
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A generation ended, or any request was aborted: then it may have no ``generations``."""
+
+    id: str
+    generations: tuple[Generation, ...] = ()
+    usage: Usage = Usage()
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Unit vectors: little-endian float32, ``rows`` by ``dimension``, row after row."""
+
+    id: str
+    rows: int
+    dimension: int
+    data: bytes
+    usage: Usage = Usage()
+
+    @classmethod
+    def of(cls, id: str, vectors: Vector, usage: Usage) -> Embedded:
+        rows, dimension = vectors.shape
+        data = np.ascontiguousarray(vectors, dtype="<f4").tobytes()
+        return cls(id=id, rows=rows, dimension=dimension, data=data, usage=usage)
+
+    @property
+    def vectors(self) -> Vector:
+        return np.frombuffer(self.data, dtype="<f4").reshape(self.rows, self.dimension)
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """One request failed and the others did not; ``error`` is :func:`adjoin.errors.to_wire` data."""
+
+    id: str
+    error: dict[str, Any]
+    usage: Usage = Usage()
+
+    @classmethod
+    def of(cls, id: str, error: BaseException, usage: Usage | None = None) -> Failed:
+        return cls(id=id, error=to_wire(error), usage=usage or Usage())
+
+
+Output: TypeAlias = Delta | Finished | Embedded | Failed
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """``running`` counts requests; the tokens are totals since the load."""
+
+    running: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    embedded_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A loaded model. All methods but :meth:`interrupt` belong to the thread that loaded it.
+
+    Attributes:
+        capabilities: ``embed``, ``generate`` or both.
+        capacity: how many sequences (samples or texts) it takes at once with profit.
+        context: largest number of tokens of a prompt and its answer, or of a text.
+        dimension: of its vectors; 0 when it does not embed.
+    """
+
+    capabilities: frozenset[str]
+    capacity: int
+    context: int
+    dimension: int
+
+    def add(self, request: Request) -> None:
+        """Take a request in.
+
+        Raises:
+            InputError: it is empty, too long or out of bounds; nothing was taken in.
+            ModelError: the model cannot do this.
+        """
+        ...
+
+    def abort(self, ids: Sequence[str]) -> list[Output]:
+        """Forget requests and free what they hold: a :class:`Finished` for each that was running."""
+        ...
+
+    def step(self) -> list[Output]:
+        """Advance all requests: only what is new, in order for each request.
+
+        A failure of one request is a :class:`Failed`; an exception means that the engine is lost.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Let a step that merely waits return early; called from any thread."""
+        ...
+
+    def close(self) -> None: ...
+
+    def stats(self) -> EngineStats: ...
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
+    """``did you mean 'x'?``, or the names there are."""
+    near = difflib.get_close_matches(word, known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(sorted(known))}" if known else "it takes none"
+
+
+def check_args(engine: str, args: Mapping[str, Scalar], allowed: Collection[str]) -> None:
+    """Refuse arguments that an engine does not take from a workflow."""
+    for name in args:
+        if name not in allowed:
+            raise InputError(
+                f"engine {engine!r} takes no argument {name!r} from a workflow",
+                where="model args",
+                hint=did_you_mean(name, allowed),
+            )
+
+
+def positive_arg(args: Mapping[str, Scalar], name: str, default: int) -> int:
+    """A whole number above zero."""
+    value = args.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(
+            f"{name} must be a whole number above 0, not {value!r}", where="model args"
+        )
+    return value
+
+
+#: Bounds of sampling: name, lowest, highest. Shared by all engines.
+_BOUNDS = (
+    ("max_tokens", 1, 1_000_000),
+    ("temperature", 0.0, 10.0),
+    ("top_p", 1e-6, 1.0),
+    ("top_k", 0, 1_000_000),
+    ("n", 1, 64),
+    ("presence_penalty", -2.0, 2.0),
+    ("frequency_penalty", -2.0, 2.0),
+    ("repetition_penalty", 0.01, 10.0),
+)
+_MAX_STOPS = 16
+_MAX_STOP_CHARACTERS = 256
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse what no engine should see.
+
+    Raises:
+        InputError: a value is out of its bounds.
+    """
+    for name, low, high in _BOUNDS:
+        value = getattr(sampling, name)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise InputError(f"{name} is {value}, not between {low:g} and {high:g}")
+    if sampling.n > 1 and sampling.temperature == 0:
+        raise InputError(
+            f"n is {sampling.n} at temperature 0, where all samples would be the same",
+            hint="set a temperature above 0",
+        )
+    if len(sampling.stop) > _MAX_STOPS:
+        raise InputError(f"{len(sampling.stop)} stop strings, more than {_MAX_STOPS}")
+    for stop in sampling.stop:
+        if not 1 <= len(stop) <= _MAX_STOP_CHARACTERS:
+            raise InputError(
+                f"a stop string of {len(stop)} characters, not 1 to {_MAX_STOP_CHARACTERS}"
+            )
+
+
+def check_length(tokens: int, context: int, model: str) -> None:
+    """A prompt must leave room for at least one token."""
+    if tokens >= context:
+        raise InputError(
+            f"the prompt has {tokens} tokens, but the context of {model!r} holds {context}"
+            " with the answer",
+            hint="shorten the prompt, or ask for fewer passages",
+            tokens=tokens,
+            context=context,
+        )
+
+
+def empty_prompt() -> AdjoinError:
+    return InputError("the prompt is empty", hint="give the model something to answer")
