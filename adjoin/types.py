@@ -1,4 +1,4 @@
-"""The values that every package shares: passages, messages, tokens, usage, events, the stage's context.
+"""The values that every package shares: passages, tokens, usage, events, the stage's context.
 
 All are frozen msgspec structures: cheap to make, comparable, and encodable without pickle.
 """
@@ -111,44 +111,44 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 # --- Events: the only thing a run emits. ----------------------------------------------------------
 
 
-class Body(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class EventBody(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What happened; the envelope around it says to which run, stage and attempt."""
 
 
-class RunStarted(Body, frozen=True, kw_only=True):
+class RunStarted(EventBody, frozen=True, kw_only=True):
     workflow: str
     version: str
 
 
-class RunPlanned(Body, frozen=True, kw_only=True):
+class RunPlanned(EventBody, frozen=True, kw_only=True):
     """``placement`` maps each stage to the name of its worker."""
 
     placement: dict[str, str]
 
 
-class StageStarted(Body, frozen=True, kw_only=True):
+class StageStarted(EventBody, frozen=True, kw_only=True):
     worker: str
 
 
-class ModelLoading(Body, frozen=True, kw_only=True):
+class ModelLoading(EventBody, frozen=True, kw_only=True):
     """A replica is being started; ``phase`` is template, fork, load or warm."""
 
     model: str
     phase: str
 
 
-class ModelReady(Body, frozen=True, kw_only=True):
+class ModelReady(EventBody, frozen=True, kw_only=True):
     """``seconds`` is how long this stage waited for the replica."""
 
     model: str
     seconds: float
 
 
-class Tokens(Body, frozen=True, kw_only=True):
+class Tokens(EventBody, frozen=True, kw_only=True):
     tokens: tuple[Token, ...]
 
 
-class Progress(Body, frozen=True, kw_only=True):
+class Progress(EventBody, frozen=True, kw_only=True):
     """``total`` is 0 when it is not known."""
 
     label: str
@@ -156,48 +156,48 @@ class Progress(Body, frozen=True, kw_only=True):
     total: int = 0
 
 
-class Used(Body, frozen=True, kw_only=True):
+class Used(EventBody, frozen=True, kw_only=True):
     """A model call of a stage ended and consumed this; a stage may have several."""
 
     model: str
     usage: Usage
 
 
-class StageCompleted(Body, frozen=True, kw_only=True):
+class StageCompleted(EventBody, frozen=True, kw_only=True):
     worker: str
     usage: Usage
 
 
-class StageFailed(Body, frozen=True, kw_only=True):
-    """``error`` is :func:`adjoin.errors.to_wire` data; ``retry`` says that another attempt follows."""
+class StageFailed(EventBody, frozen=True, kw_only=True):
+    """``error`` is :func:`adjoin.errors.to_wire` data; ``retry``: another attempt follows."""
 
     error: dict[str, Any]
     retry: bool = False
 
 
-class WorkerLost(Body, frozen=True, kw_only=True):
+class WorkerLost(EventBody, frozen=True, kw_only=True):
     worker: str
     stages: tuple[str, ...]
 
 
-class RunCompleted(Body, frozen=True, kw_only=True):
-    """``outputs`` are the workflow's results by name, ``usage`` the sum over its recorded stages."""
+class RunCompleted(EventBody, frozen=True, kw_only=True):
+    """``outputs`` are the results by name, ``usage`` the sum over the recorded stages."""
 
     outputs: dict[str, Any]
     usage: Usage
     seconds: float
 
 
-class RunFailed(Body, frozen=True, kw_only=True):
+class RunFailed(EventBody, frozen=True, kw_only=True):
     error: dict[str, Any]
 
 
-class RunCancelled(Body, frozen=True, kw_only=True):
+class RunCancelled(EventBody, frozen=True, kw_only=True):
     reason: str = ""
 
 
 #: Every body there is, as a union that a decoder can tell apart.
-AnyBody: TypeAlias = (
+Body: TypeAlias = (
     RunStarted
     | RunPlanned
     | StageStarted
@@ -230,7 +230,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     stage: str = ""
     attempt: int = 0
-    body: AnyBody
+    body: Body
 
 
 # --- What a stage can reach. ----------------------------------------------------------------------
@@ -270,7 +270,6 @@ class CollectionClient(Protocol):
     """A collection as a stage sees it."""
 
     name: str
-    embedding: str
 
     async def search(self, vector: Vector, k: int) -> list[Passage]:
         """The ``k`` nearest passages (all, when there are fewer), best first.

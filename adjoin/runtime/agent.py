@@ -13,7 +13,7 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import cloudpickle
@@ -49,7 +49,7 @@ class Agent:
         self.name = str(worker.name)
         self.address = worker.address
         self.settings = settings
-        self.threads = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
+        self.threads: Executor = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
         self._pool = worker.rpc
         self._cluster = cluster
         self._link: HostLink | None = None
@@ -102,7 +102,7 @@ class Agent:
 
     async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
-        async with _outbox(channel) as send:
+        async with _Outbox(channel) as send:
             try:
                 opened = _decode(messages[0], p.Open)
                 graph = await self._graph(channel, opened.graph)
@@ -170,7 +170,7 @@ class Agent:
 
     async def on_watch(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
-        async with _outbox(channel) as send:
+        async with _Outbox(channel) as send:
             send(self._about())
             self._watchers.add(send)
             try:
@@ -275,7 +275,7 @@ class _ShelvedCollection:
         return await self._agent.search(self.name, vector, k)
 
 
-class AgentPlugin(WorkerPlugin):
+class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
     """Puts an agent into a worker. Dask ships it to workers that come later, too."""
 
     name = "adjoin"
@@ -332,7 +332,7 @@ async def _obey(channel: Channel, segment: SegmentRun) -> None:
                     return
 
 
-class _outbox:
+class _Outbox:
     """Sends in the background what is put in, several messages at once when they pile up."""
 
     def __init__(self, channel: Channel) -> None:
@@ -381,7 +381,7 @@ async def _answered(work: Awaitable[p.Message]) -> p.Message:
         return await work
     except AdjoinError as error:
         return p.Refused(error=errors.to_wire(error))
-    except Exception as error:  # a bug of ours must not leave the caller without an answer
+    except Exception as error:  # noqa: BLE001  # a bug of ours must not leave the caller without an answer
         return p.Refused(error=errors.to_wire(errors.wrap(error)))
 
 

@@ -167,14 +167,15 @@ class Cluster:
                 identity = await self._client.scheduler.identity()
                 for address in identity["workers"]:
                     if address not in self._watches:
-                        watch = asyncio.ensure_future(self._watch(address))
-                        self._watches[address] = watch
-                        watch.add_done_callback(lambda _, a=address: self._watches.pop(a, None))
+                        self._watches[address] = asyncio.ensure_future(self._watch(address))
             await asyncio.sleep(_POLL_S)
 
     async def _watch(self, address: str) -> None:
-        """Follow one agent until its connection ends, which is when its worker is gone."""
-        with contextlib.suppress(TransportError):
+        """Follow one agent until its connection ends, which is when its worker is gone.
+
+        A worker that has no agent yet is tried again at the next look at the members.
+        """
+        try:
             channel = await Channel.open(self._pool, address, "adjoin_watch", p.pack(p.Watch()))
             try:
                 while True:
@@ -183,7 +184,11 @@ class Cluster:
                     self._replace(address, about)
             finally:
                 channel.abort()
-                self._replace(address, None)
+        except TransportError:
+            pass
+        finally:
+            self._replace(address, None)
+            self._watches.pop(address, None)
 
     def _replace(self, address: str, about: p.About | None) -> None:
         others = [worker for worker in self.topology.workers if worker.address != address]
@@ -228,7 +233,7 @@ class _Member:
     @classmethod
     async def start(cls, name: str, logs: Path, role: str, *arguments: str) -> _Member:
         # Workers import what the user's program can import.
-        search = os.pathsep.join(part or os.getcwd() for part in sys.path)
+        search = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
         with (logs / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "adjoin.runtime.member", role, *arguments),

@@ -29,7 +29,7 @@ from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
 from adjoin.transport.remote import Channel
-from adjoin.types import AnyBody, Event, RunCompleted, RunStarted, Usage
+from adjoin.types import Body, Event, RunCompleted, RunStarted, Usage
 
 _KEPT_PLANS = 256
 _CLOSE_S = 5.0
@@ -234,7 +234,7 @@ class Run:
             task.cancel()
         await asyncio.gather(*(segment.ended() for segment in self._segments.values()))
 
-    def _publish(self, body: AnyBody, stage: str = "", attempt: int = 0) -> None:
+    def _publish(self, body: Body, stage: str = "", attempt: int = 0) -> None:
         event = Event(
             run=self.id,
             seq=len(self.events),

@@ -14,8 +14,8 @@ _T = TypeVar("_T")
 class LoopThread:
     """An event loop in a thread of its own.
 
-    ``call`` blocks the calling thread, ``bridge`` awaits from another loop; either way a caller that
-    is interrupted or cancelled cancels the work.
+    ``call`` blocks the calling thread, ``bridge`` awaits from another loop; either way a caller
+    that is interrupted or cancelled cancels the work.
     """
 
     def __init__(self, name: str) -> None:

@@ -41,7 +41,8 @@ async def _serve(role: str, *arguments: str) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is for whoever started us
     loop.add_reader(sys.stdin.fileno(), lambda: gone.set() if not os.read(0, 4096) else None)
     async with server:
-        print(json.dumps({"address": server.address}), flush=True)
+        sys.stdout.write(json.dumps({"address": server.address}) + "\n")
+        sys.stdout.flush()
         finished = asyncio.ensure_future(server.finished())
         left = asyncio.ensure_future(gone.wait())
         await asyncio.wait([finished, left], return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,7 @@ import msgspec
 
 from adjoin.dag import ModelSpec
 from adjoin.transport.codec import Encoded
-from adjoin.types import AnyBody, Passage, Usage
+from adjoin.types import Body, Passage, Usage
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -85,7 +85,7 @@ class Happened(Message, frozen=True, kw_only=True):
 
     stage: str
     attempt: int
-    body: AnyBody
+    body: Body
 
 
 class Done(Message, frozen=True, kw_only=True):

@@ -166,7 +166,7 @@ class Status(enum.Enum):
 
 
 class _Stage:
-    """What is known of one stage. ``attempt`` counts dispatches; late news of older ones is void."""
+    """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
         *("attempt", "losses", "misses", "segment", "status", "tokens_seen", "usage", "value"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -33,8 +32,8 @@ class Runtime:
     this machine, which end with it. With a scheduler's address or a ``distributed.Client`` it joins
     that cluster.
 
-    Every method has an asynchronous form with an ``a`` before its name, for any event loop; both are
-    the same code. Inputs of a workflow are given by name.
+    Every method has an asynchronous form with an ``a`` before its name, for any event loop; both
+    are the same code. Inputs of a workflow are given by name.
 
     Raises:
         InputError: the settings or the address are refused.
@@ -77,8 +76,8 @@ class Runtime:
     def stream(self, workflow: Workflow | Graph, /, **inputs: Any) -> Iterator[Event]:
         """Run a workflow and yield its events; the last one says how it ended.
 
-        Closing the iterator, or an interrupt, cancels the run. A failed run does not raise here: its
-        last event is a :class:`~adjoin.types.RunFailed`.
+        Closing the iterator, or an interrupt, cancels the run. A failed run does not raise here:
+        its last event is a :class:`~adjoin.types.RunFailed`.
         """
         return self._loop.iterate(self._stream(workflow, inputs))
 

@@ -91,7 +91,7 @@ class Context:
         self._segment.send(Happened(stage=self.stage, attempt=self.attempt, body=body))
 
     def _observe(self, body: Body) -> None:
-        """Count usage; stop the stage's clock while a replica starts, which has a limit of its own."""
+        """Count usage; stop the stage's clock while a replica starts: that has its own limit."""
         if isinstance(body, Used):
             self.usage = self.usage + body.usage
         elif isinstance(body, ModelLoading):
@@ -198,7 +198,7 @@ class SegmentRun:
             value = self._export(result) if stage.id in self._exports else None
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # the boundary to user code: whatever it raised is reported
+        except Exception as error:  # noqa: BLE001  # whatever the user's code raised is reported
             wire = errors.to_wire(error)
             self.send(Failed(stage=stage.id, attempt=attempt, error=wire))
             return

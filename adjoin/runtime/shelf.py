@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -96,10 +97,8 @@ class Shelf:
         raise Conflict(f"collection {name!r} is changed by too many at once", hint="try again")
 
     def _create(self, name: str, embedding: str, digest: str) -> None:
-        try:
+        with contextlib.suppress(Conflict):  # another process was first; opening it comes next
             Collection.create(self._root, name, embedding=embedding, embedding_digest=digest)
-        except Conflict:
-            pass  # another process was first; opening it comes next
 
     def _is_newest(self, held: Collection) -> bool:
         return stored.read_manifest(self._root, held.name).version == held.info.version

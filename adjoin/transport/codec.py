@@ -31,6 +31,7 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
     for kind in (types.Passage, types.Message, types.Token, types.Usage, types.Generation)
 }
+_BASES: tuple[type[Any], ...] = (int, float, str, list, dict)
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -127,9 +128,9 @@ def _plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump()
-    for base in (bool, int, float, str, list, dict):
+    for base in _BASES:
         if isinstance(value, base):
-            return base(value)
+            return base(value)  # a subclass, such as an enumeration's member
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TransportError(
         f"a value of type {kind} cannot travel between stages",
@@ -147,7 +148,7 @@ def _flatten_array(array: np.ndarray[Any, Any], buffers: list[Any]) -> msgspec.m
     if array.dtype.kind not in _PLAIN_DTYPES:
         raise TransportError(f"an array of dtype {array.dtype} cannot travel; use numbers or text")
     contiguous = np.ascontiguousarray(array)
-    buffers.append(memoryview(contiguous.reshape(-1).view(np.uint8)))
+    buffers.append(contiguous.reshape(-1).view(np.uint8).data)
     return _extension(_ARRAY, [array.dtype.str, list(array.shape), len(buffers) - 1])
 
 

@@ -1,6 +1,6 @@
 """Messages and buffers over Dask's comm, past its scheduler.
 
-A :class:`Channel` is one end of a conversation between a driver and an agent, or between two agents.
+A :class:`Channel` is one end of a conversation between a driver and an agent, or between agents.
 Dask gives the connection (TCP, TLS or UCX); what travels on it are msgspec bytes and raw buffers.
 """
 
@@ -63,7 +63,7 @@ class Channel:
         if received is _UNKNOWN_OPERATION or "messages" not in received:
             self.abort()
             raise TransportError("there is no agent on this worker", where=self._address)
-        buffers = [memoryview(np.asarray(part)) for part in received.get("buffers", ())]
+        buffers = [np.asarray(part).data for part in received.get("buffers", ())]
         return [bytes(message) for message in received["messages"]], buffers
 
     def release(self) -> None:

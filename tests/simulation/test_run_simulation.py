@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from world import Chance, World, completed, losses, oracle
 
 from adjoin.errors import Cancelled, StageError
 from adjoin.runtime import run as r
 from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
-from world import Chance, World, completed, losses, oracle
 
 SEEDS = range(1000)
 CALM = Chance()

@@ -1,8 +1,8 @@
 """A virtual cluster: the run's state machine and the placement policy, without a shell.
 
 Time is a heap of things to come, chance is one seeded generator. Facts on their way to the driver
-may be delayed, repeated and overtaken; workers crash and come back under another name; functions and
-engines fail. A seed replays to the letter.
+may be delayed, repeated and overtaken; workers crash and come back under another name; functions
+and engines fail. A seed replays to the letter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adjoin import errors
-from adjoin.dag import Function, Graph, Parameter, Policy, Reference, Stage, build
+from adjoin.dag import (
+    Function,
+    Graph,
+    Literal,
+    Needs,
+    Parameter,
+    Policy,
+    Reference,
+    Stage,
+    build,
+)
 from adjoin.runtime import run as r
 from adjoin.runtime.policies.placement import Topology, Worker, place
 from adjoin.runtime.protocol import Ref, Value
@@ -48,22 +58,14 @@ def random_graph(rng: random.Random, attempts: int = 1) -> Graph:
             f"a{at}": Reference(f"s{source}") for at, source in enumerate(inputs)
         }
         if pinned:
-            bindings["collection"] = r_literal(rng.choice("xyz"))
+            bindings["collection"] = Literal(rng.choice("xyz"))
         stages.append(Stage(f"s{number}", function, bindings, Policy(attempts=attempts)))
     taken = {ref.root for s in stages for ref in s.bindings.values() if isinstance(ref, Reference)}
     outputs = {s.id: Reference(s.id) for s in stages if s.id not in taken or rng.random() < 0.1}
     return build("random", inputs=(), stages=stages, outputs=outputs)
 
 
-def r_literal(value: str) -> Any:
-    from adjoin.dag import Literal
-
-    return Literal(value)
-
-
 def _function(inputs: int, pinned: bool) -> Function:
-    from adjoin.dag import Needs
-
     names = [f"a{at}" for at in range(inputs)] + (["collection"] if pinned else [])
     return Function(
         name=f"f{inputs}{'p' if pinned else ''}",
@@ -149,9 +151,9 @@ class World:
                     self._later(delay + self._delay(), lambda s=stages: self._plan(s))
                 case r.OpenSegment():
                     self._open(command)
-                case r.FeedSegment(index, stage, value):
+                case r.FeedSegment():
                     self._later(0, lambda c=command: self._feed(c.segment, c.stage, c.value))
-                case r.RetryStage(index, stage, attempt, delay):
+                case r.RetryStage(delay=delay):
                     self._later(delay, lambda c=command: self._retry(c.segment, c.stage, c.attempt))
                 case r.CloseSegment(index):
                     self.segments[index].alive = False

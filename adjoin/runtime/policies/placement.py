@@ -45,7 +45,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """How a value gets from one stage to another: ``local`` by reference, ``remote`` over Dask's comm."""
+    """How a value passes: ``local`` by reference, ``remote`` over Dask's comm."""
 
     source: str
     target: str
