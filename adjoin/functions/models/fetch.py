@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import re
 import shutil
@@ -80,7 +81,7 @@ def fetch_hub(source: HubSource, target: Path, progress: OnProgress) -> str:
             hint="check the spelling, or set HF_TOKEN",
         ) from None
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

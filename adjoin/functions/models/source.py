@@ -67,7 +67,9 @@ def parse_source(text: str) -> Source:
     Raises:
         ModelError: the text has none of the known forms.
     """
-    text = CATALOG[text].source if text in CATALOG else text.strip()
+    text = text.strip()
+    if text in CATALOG:
+        text = CATALOG[text].source
     if text.startswith("wheel:"):
         return _parse_wheel(text)
     if "\0" in text or len(text) > _MAX_LENGTH:
