@@ -203,8 +203,7 @@ def _ordered(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
-        # the sorter lists a cycle against the edges
-        cycle = error.args[1][::-1]
+        cycle = error.args[1]
         shown = cycle if len(cycle) <= 12 else [*cycle[:11], "…", cycle[-1]]
         raise GraphError(
             f"the stages {' → '.join(shown)} wait for each other",

@@ -233,6 +233,22 @@ class Graph:
 
         return load_yaml(text, **options)
 
+    def to_mermaid(self) -> str:
+        """The workflow as a Mermaid flowchart."""
+        from adjoin.dag.mermaid import to_mermaid
+
+        return to_mermaid(self)
+
+    def to_svg(self) -> str:
+        """The workflow as an SVG picture that stands alone."""
+        from adjoin.dag.svg import to_svg
+
+        return to_svg(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f'<div style="max-width:100%;overflow:auto">{self.to_svg()}</div>'
+
     def to_wire(self) -> bytes:
         """Canonical JSON; functions go by ref and digest."""
         from adjoin.dag.wire import to_wire

@@ -17,7 +17,7 @@ RESERVED = frozenset(
 #: The root of references to the workflow's inputs.
 INPUTS = "inputs"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(ms|s|m|h)", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_SECONDS = 86_400.0
 
@@ -67,7 +67,7 @@ def parse_seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        seconds = float(match[1]) * _UNITS[match[2].lower()]
+        seconds = float(match[1]) * _UNITS[match[2]]
     if seconds is None or not 0 < seconds <= MAX_SECONDS:
         raise DefinitionError(
             f"{str(value)[:40]!r} is not a duration",

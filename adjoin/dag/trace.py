@@ -139,6 +139,9 @@ class Workflow:
             hint=f"run it: adjoin.Runtime().run({self._call.__name__}, …)",
         )
 
+    def _repr_html_(self) -> str:
+        return self.graph._repr_html_()
+
     @property
     def graph(self) -> Graph:
         """Raises :class:`GraphError`, with file and line, when the workflow is wrong."""

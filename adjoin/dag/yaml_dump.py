@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from adjoin.dag.annotations import Template
 from adjoin.dag.binding import Binding, write
@@ -41,7 +41,7 @@ def to_yaml(graph: Graph) -> str:
     writer.default_flow_style = False
     writer.width = 100_000  # folding would hide what a long text is
     stream = io.StringIO()
-    writer.dump(document, stream)
+    writer.dump(_styled(document), stream)
     return stream.getvalue()
 
 
@@ -77,9 +77,26 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 
 def _argument(bound: Binding) -> Any:
-    if not isinstance(bound, Template) or "${" in bound.text:
-        return write(bound)
-    return LiteralScalarString(bound.text) if "\n" in bound.text else bound.text
+    if isinstance(bound, Template) and "${" not in bound.text:
+        return bound.text
+    return write(bound)
+
+
+def _styled(value: Any) -> Any:
+    """The value with each text in the style that keeps it exactly, and lines readable."""
+    if isinstance(value, dict):
+        return {_styled_text(key, block=False): _styled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_styled(item) for item in value]
+    return _styled_text(value, block=True) if isinstance(value, str) else value
+
+
+def _styled_text(text: str, block: bool) -> str:
+    if text.isprintable():
+        return text
+    if block and not text[0].isspace() and text.replace("\n", "").isprintable():
+        return str.__new__(LiteralScalarString, text)
+    return str.__new__(DoubleQuotedScalarString, text)
 
 
 def _serve(serve: Serve) -> dict[str, Any]:

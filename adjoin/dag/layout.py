@@ -1,0 +1,156 @@
+"""Where the boxes of a diagram go: layers from top to bottom, few crossings, straight arrows.
+
+A small form of the method of Sugiyama, Tagawa and Toda (1981): layers by longest path, order within
+a layer by barycentres, positions by least squares with minimal distances (isotonic regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+SWEEPS = 8
+#: Arrows over more layers than this in all are drawn straight, without bends around boxes.
+MAX_BENDS = 3000
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Centres of the boxes, the points that each arrow goes through, and the size of it all."""
+
+    centres: dict[str, Point]
+    routes: dict[tuple[str, str], tuple[Point, ...]]
+    width: float
+    height: float
+
+
+def arrange(
+    widths: Mapping[str, float],
+    arrows: Sequence[tuple[str, str]],
+    *,
+    row: float,
+    gap: float,
+    sinks: Iterable[str] = (),
+) -> Layout:
+    """Lay out an acyclic diagram.
+
+    Args:
+        widths: of each box, in an order in which arrows only go forwards.
+        row: distance between the centres of two layers.
+        gap: least distance between two boxes of a layer.
+        sinks: boxes for the last layer.
+    """
+    layer = _layers(list(widths), arrows, frozenset(sinks))
+    bends = sum(layer[target] - layer[source] - 1 for source, target in arrows)
+    chains = {
+        pair: _chain(pair, layer, 0 if bends > MAX_BENDS else 1) for pair in dict.fromkeys(arrows)
+    }
+    sizes = dict(widths)
+    for chain in chains.values():
+        for depth, node in enumerate(chain[1:-1], 1):
+            sizes[node] = 0.0
+            layer[node] = layer[chain[0]] + depth
+    neighbours: dict[str, list[str]] = {node: [] for node in sizes}
+    for chain in chains.values():
+        for one, two in pairwise(chain):
+            neighbours[one].append(two)
+            neighbours[two].append(one)
+    rows = _rows(layer, neighbours)
+    across = _positions(rows, neighbours, layer, sizes, gap)
+    left = min(across[node] - sizes[node] / 2 for node in sizes)
+    right = max(across[node] + sizes[node] / 2 for node in sizes)
+    points = {node: (across[node] - left, row * (layer[node] + 0.5)) for node in sizes}
+    return Layout(
+        {node: points[node] for node in widths},
+        {pair: tuple(points[node] for node in chain) for pair, chain in chains.items()},
+        right - left,
+        row * len(rows),
+    )
+
+
+def _chain(pair: tuple[str, str], layer: Mapping[str, int], bend: int) -> list[str]:
+    """The arrow's ends and, between them, a stand-in in each layer that it passes."""
+    source, target = pair
+    between = (layer[target] - layer[source] - 1) * bend
+    return [source, *(f"{source}>{target}>{index}" for index in range(between)), target]
+
+
+def _layers(
+    boxes: list[str], arrows: Sequence[tuple[str, str]], sinks: frozenset[str]
+) -> dict[str, int]:
+    """Longest paths from the top; a box without arrows into it sits right above its first taker."""
+    into: dict[str, list[str]] = {box: [] for box in boxes}
+    out: dict[str, list[str]] = {box: [] for box in boxes}
+    for source, target in arrows:
+        into[target].append(source)
+        out[source].append(target)
+    layer: dict[str, int] = {}
+    for box in boxes:
+        layer[box] = max((layer[source] + 1 for source in into[box]), default=0)
+    last = max(layer.values(), default=0)
+    for box in boxes:
+        if box in sinks:
+            layer[box] = last
+        elif not into[box] and out[box]:
+            layer[box] = min(layer[target] for target in out[box]) - 1
+    return layer
+
+
+def _rows(layer: Mapping[str, int], neighbours: Mapping[str, list[str]]) -> list[list[str]]:
+    rows: list[list[str]] = [[] for _ in range(max(layer.values(), default=0) + 1)]
+    for node, depth in layer.items():
+        rows[depth].append(node)
+    place = {node: float(index) for row in rows for index, node in enumerate(row)}
+    for sweep in range(SWEEPS):
+        side = -1 if sweep % 2 == 0 else 1
+        for depth in range(len(rows))[::-side]:
+            centre = {
+                node: _mean([place[n] for n in neighbours[node] if layer[n] == depth + side])
+                for node in rows[depth]
+            }
+            rows[depth].sort(key=lambda node: (centre[node] or place[node], place[node]))
+            place |= {node: float(index) for index, node in enumerate(rows[depth])}
+    return rows
+
+
+def _positions(
+    rows: list[list[str]],
+    neighbours: Mapping[str, list[str]],
+    layer: Mapping[str, int],
+    sizes: Mapping[str, float],
+    gap: float,
+) -> dict[str, float]:
+    across = {node: 0.0 for row in rows for node in row}
+    for sweep in range(SWEEPS):
+        for row in rows if sweep % 2 == 0 else rows[::-1]:
+            wanted = [_mean([across[n] for n in neighbours[node]]) or 0.0 for node in row]
+            placed = _apart(wanted, [sizes[node] for node in row], gap)
+            across |= dict(zip(row, placed, strict=True))
+    return across
+
+
+def _apart(wanted: Sequence[float], sizes: Sequence[float], gap: float) -> list[float]:
+    """The positions nearest to the wanted ones that keep the order and the gap.
+
+    Shifted by the distances that they must keep, positions need only not decrease: pool adjacent
+    violators.
+    """
+    shifts = [0.0]
+    for one, two in pairwise(sizes):
+        shifts.append(shifts[-1] + (one + two) / 2 + gap)
+    pools: list[tuple[float, int]] = []
+    for value, shift in zip(wanted, shifts, strict=True):
+        total, count = value - shift, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            before, many = pools.pop()
+            total, count = total + before, count + many
+        pools.append((total, count))
+    flat = [total / count for total, count in pools for _ in range(count)]
+    return [value + shift for value, shift in zip(flat, shifts, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

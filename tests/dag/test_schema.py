@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import importlib.resources
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dag_library import RAG_YAML, REGISTRY
+from hypothesis import given, settings
+from jsonschema import Draft202012Validator, ValidationError
+from test_graph import graphs
+from test_yaml import WRONG, A, workflow
+
+from adjoin import dag
+from adjoin.dag.schema import json_schema, render
+from adjoin.dag.yaml_nodes import parse
+
+SCHEMA = json_schema(REGISTRY)
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+def test_it_is_a_schema() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RAG_YAML,
+        workflow(A),
+        workflow("a: {uses: chunk, with: {text: x, size: '${inputs.n}'}, timeout: 1.5h}"),
+        workflow("a: {uses: prompt, with: {template: {text: x}, anything: [1]}}"),
+        workflow("a: {uses: embed, with: {texts: [a, '${inputs.q}'], model: m}}"),
+        workflow(A, rest="  serve: {scale: {idle_after: 60s}, slo: {ttft: 2}}\n"),
+    ],
+)
+def test_right_texts_keep_to_it(text: str) -> None:
+    VALIDATOR.validate(parse(text, "w.yaml").plain())
+
+
+@settings(max_examples=40, deadline=None)
+@given(graphs())
+def test_every_graph_written_out_keeps_to_it(built: dag.Graph) -> None:
+    VALIDATOR.validate(parse(built.to_yaml(), "w.yaml").plain())
+
+
+#: What can only be found by loading: names and types of what is referred to, YAML itself.
+BEYOND = ("names no", "but input", "put into a text", "nothing uses", "wait", "expressions use")
+BEYOND += ("is not a reference", "has no field", "'os'", "Error", "decorate", r"write \$")
+BEYOND += ("larger than max", "a tag", "anchor", "alias", "twice", "document", "not valid YAML")
+BEYOND += ("default of", "is null", "duration", "finite", "64-bit", "empty", "directive")
+BEYOND += ("as a key", "must be a text", "character")
+
+
+@pytest.mark.parametrize("case", [each for each in WRONG if not any(b in each[3] for b in BEYOND)])
+def test_wrong_texts_do_not(case: tuple[str, int, int, str]) -> None:
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(parse(case[0], "w.yaml").plain())
+
+
+def test_most_wrong_texts_are_covered_above() -> None:
+    found = [each for each in WRONG if not any(b in each[3] for b in BEYOND)]
+    assert len(found) >= 20
+
+
+def test_arguments_have_bounds_and_defaults() -> None:
+    def k(value: Any) -> bool:
+        arguments = {"vector": "${e}", "collection": "c", "k": value}
+        stage = {"uses": "retrieve", "with": arguments}
+        schema = {**SCHEMA["$defs"]["stage"], "$defs": SCHEMA["$defs"]}
+        return bool(Draft202012Validator(schema).is_valid(stage))
+
+    assert k(1) and k("${inputs.k}") and not k(0) and not k("1") and not k(1001)
+    uses = next(
+        each["then"]["properties"]["with"]
+        for each in SCHEMA["$defs"]["stage"]["allOf"]
+        if each["if"]["properties"]["uses"]["const"] == "retrieve"
+    )
+    assert uses["properties"]["k"]["default"] == 4
+    assert uses["required"] == ["vector", "collection"]
+
+
+def test_the_command_prints_it_for_a_registry() -> None:
+    path = str(Path(__file__).parent)
+    code = f"import sys; sys.path.insert(0, {path!r}); from adjoin.dag.schema import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "main(['dag_library:REGISTRY'])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == SCHEMA
+
+
+def test_the_shipped_schema_is_up_to_date() -> None:
+    functions = pytest.importorskip("adjoin.functions")
+    if not hasattr(functions, "BUILTINS"):
+        pytest.skip("no built-in functions yet")
+    shipped = importlib.resources.files("adjoin").joinpath("workflow.schema.json").read_text()
+    assert shipped == render(functions.BUILTINS), (
+        "run python -m adjoin.dag.schema adjoin.functions:BUILTINS > adjoin/workflow.schema.json"
+    )
