@@ -93,6 +93,11 @@ class Cluster:
         return await cls(client, settings, str(identity["id"]), [])._begin()
 
     @property
+    def address(self) -> str:
+        """The scheduler's."""
+        return str(self._client.scheduler.address)
+
+    @property
     def pids(self) -> dict[str, int]:
         """The processes that this cluster started, by name."""
         return {member.name: member.pid for member in self._members}

@@ -22,6 +22,7 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime import run as r
+from adjoin.runtime.agent import spec_of
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.segment import return_annotation
@@ -75,6 +76,20 @@ class Driver:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[key] = place(graph, topology)
         return self._plans[key]
+
+    async def look_ahead(self, graph: Graph, plan: Plan) -> None:
+        """Have the models of stages still to come loaded while earlier stages run."""
+        models = {name: spec_of(name, graph) for name in graph.model_names()}
+        workers = {segment.worker for segment in plan.segments}
+        hosts = {
+            worker.host: worker.name
+            for worker in self.cluster.topology.workers
+            if worker.name in workers
+        }
+        for worker in hosts.values() if models else ():
+            # Only a hint: a stage that needs a model starts it itself, and reports what fails.
+            with contextlib.suppress(AdjoinError):
+                await self.cluster.call(worker, p.Prepare(models=models))
 
     async def close(self) -> None:
         """Cancel what runs and wait until it has let go."""
@@ -180,9 +195,12 @@ class Run:
         try:
             if delay:
                 await asyncio.sleep(delay)
-            self.tell(r.Planned(await self._driver.plan(self.graph, stages)))
+            plan = await self._driver.plan(self.graph, stages)
         except AdjoinError as error:
             self.tell(r.Stop(error))
+            return
+        self.tell(r.Planned(plan))
+        await self._driver.look_ahead(self.graph, plan)
 
     async def _retry(self, command: r.RetryStage) -> None:
         await asyncio.sleep(command.delay)

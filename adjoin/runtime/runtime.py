@@ -239,6 +239,7 @@ class Runtime:
         topology = await self._driver.cluster.ready()
         hosts = {worker.host: worker.name for worker in topology.workers}
         return {
+            "scheduler": self._driver.cluster.address,
             "workers": [
                 {
                     "name": worker.name,

@@ -1,0 +1,210 @@
+"""Portable generation with transformers: a token of each sample a step, without batching.
+
+For machines that vLLM does not run on. Greedy and sampled decoding agree with the library's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from adjoin.errors import ModelError
+from adjoin.functions.engines.base import (
+    Delta,
+    EngineStats,
+    Finished,
+    GenerateRequest,
+    LoadSpec,
+    Output,
+    Request,
+    check_args,
+    check_length,
+    check_sampling,
+    positive_arg,
+)
+from adjoin.functions.engines.prompts import encode
+from adjoin.functions.engines.sampling import draw
+from adjoin.functions.engines.text import StopText
+from adjoin.types import Generation, Sampling, Token, Usage
+
+_ARGS = frozenset({"dtype", "max_model_len", "max_num_seqs"})
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+def load_generator(spec: LoadSpec, device: str) -> Generator:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_args("transformers", spec.args, _ARGS)
+    dtype = spec.args.get("dtype", "float32" if device == "cpu" else "auto")
+    if dtype not in _DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
+    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(spec.path, **local)
+    model = AutoModelForCausalLM.from_pretrained(
+        spec.path, dtype=dtype, use_safetensors=True, **local
+    )
+    model.to(device).eval()
+    longest = int(getattr(model.config, "max_position_embeddings", 0) or 2048)
+    context = min(positive_arg(spec.args, "max_model_len", longest), longest)
+    capacity = positive_arg(spec.args, "max_num_seqs", 4)
+    return Generator(spec.model, model, tokenizer, context=context, capacity=capacity)
+
+
+class _Sample:
+    """One sample: its attention state, what it said, and how it ended."""
+
+    def __init__(self, choice: int, sampling: Sampling, prompt: list[int], device: Any) -> None:
+        import torch
+
+        self.choice = choice
+        self.sampling = sampling
+        self.prompt = prompt
+        self.ids: list[int] = []
+        self.text = StopText(sampling.stop)
+        self.reason = ""
+        self.logprob = 0.0 if sampling.logprobs else None
+        self.cache: Any = None
+        self.random = torch.Generator(device=device)
+        if sampling.seed is None:
+            self.random.seed()
+        else:
+            self.random.manual_seed(sampling.seed + choice)
+        self._shown = ""
+
+    def decoded(self, tokenizer: Any) -> str:
+        """The text that the newest token adds; empty while a character is incomplete."""
+        text = str(tokenizer.decode(self.ids, skip_special_tokens=True))
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        piece = text[len(self._shown) :]
+        self._shown = text
+        return piece
+
+    def generation(self, reason: str) -> Generation:
+        return Generation(
+            text=self.text.text,
+            finish_reason=reason,
+            choice=self.choice,
+            tokens=len(self.ids),
+            logprob=self.logprob,
+        )
+
+
+class _Running:
+    def __init__(self, prompt: int, samples: list[_Sample]) -> None:
+        self.prompt = prompt
+        self.samples = samples
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(prompt=self.prompt, generated=sum(len(s.ids) for s in self.samples))
+
+    def finished(self, id: str) -> Finished:
+        ended = tuple(sample.generation(sample.reason or "abort") for sample in self.samples)
+        return Finished(id=id, generations=ended, usage=self.usage)
+
+
+class Generator:
+    capabilities = frozenset({"generate"})
+    dimension = 0
+
+    def __init__(
+        self, name: str, model: Any, tokenizer: Any, *, context: int, capacity: int
+    ) -> None:
+        self.capacity = capacity
+        self.context = context
+        self._name = name
+        self._model = model
+        self._tokenizer = tokenizer
+        self._ends = _end_ids(model, tokenizer)
+        self._running: dict[str, _Running] = {}
+        self._totals = Usage()
+
+    def add(self, request: Request) -> None:
+        if not isinstance(request, GenerateRequest):
+            raise ModelError("it generates, it does not embed", where=f"model {self._name!r}")
+        check_sampling(request.sampling)
+        prompt = encode(self._tokenizer, request.prompt, raw=request.raw)
+        check_length(len(prompt), self.context, self._name)
+        samples = [
+            _Sample(choice, request.sampling, prompt, self._model.device)
+            for choice in range(request.sampling.n)
+        ]
+        self._running[request.id] = _Running(len(prompt), samples)
+
+    def abort(self, ids: Sequence[str]) -> list[Output]:
+        return [self._finish(id) for id in ids if id in self._running]
+
+    def step(self) -> list[Output]:
+        outputs: list[Output] = []
+        for id, running in list(self._running.items()):
+            tokens = tuple(self._advance(sample) for sample in running.samples if not sample.reason)
+            outputs.append(Delta(id=id, tokens=tokens))
+            if all(sample.reason for sample in running.samples):
+                outputs.append(self._finish(id))
+        return outputs
+
+    def interrupt(self) -> None:
+        """A step never waits."""
+
+    def close(self) -> None:
+        self._running.clear()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self._running),
+            prompt_tokens=self._totals.prompt,
+            generated_tokens=self._totals.generated,
+        )
+
+    def _finish(self, id: str) -> Output:
+        running = self._running.pop(id)
+        self._totals += running.usage
+        return running.finished(id)
+
+    def _advance(self, sample: _Sample) -> Token:
+        id, logprob = draw(
+            self._logits(sample), sample.sampling, sample.prompt, sample.ids, sample.random
+        )
+        sample.ids.append(id)
+        if sample.logprob is not None:
+            sample.logprob += logprob
+        piece = sample.text.extend("" if id in self._ends else sample.decoded(self._tokenizer))
+        self._judge(sample, id)
+        if sample.reason:
+            piece += sample.text.flush()
+            sample.cache = None
+        shown = logprob if sample.sampling.logprobs else None
+        return Token(text=piece, ids=(id,), choice=sample.choice, logprob=shown)
+
+    def _judge(self, sample: _Sample, id: int) -> None:
+        if id in self._ends or sample.text.stopped:
+            sample.reason = "stop"
+        elif len(sample.ids) >= sample.sampling.max_tokens or len(sample.prompt) + len(sample.ids) >= self.context:
+            sample.reason = "length"
+
+    def _logits(self, sample: _Sample) -> Any:
+        """Logits of the next token, of shape ``[vocabulary]``."""
+        import torch
+
+        new = sample.ids[-1:] or sample.prompt
+        with torch.inference_mode():
+            output = self._model(
+                input_ids=torch.tensor([new], device=self._model.device),
+                past_key_values=sample.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        sample.cache = output.past_key_values
+        return output.logits[0, -1].float()
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer, from the generation config and the tokenizer."""
+    found: set[int] = set()
+    for ends in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+        if isinstance(ends, int):
+            found.add(ends)
+        elif ends is not None:
+            found.update(int(end) for end in ends)
+    return frozenset(found)

