@@ -6,6 +6,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-_HERE = str(Path(__file__).parent)
+_HERE = f"{Path(__file__).parent}{os.sep}"
 
 
 def module_of(call: Callable[..., Any]) -> str:

@@ -125,7 +125,9 @@ class Workflow:
         }
         self.serve = serve
         self._call = call
-        self._local = dict(caller().f_locals)
+        frame = caller()
+        # classes defined beside a workflow inside of a function; others are found in its module
+        self._local = {} if frame.f_locals is frame.f_globals else dict(frame.f_locals)
         self._lock = threading.Lock()
         functools.update_wrapper(self, call)
 
@@ -148,6 +150,7 @@ class Workflow:
         with self._lock:
             if "_graph" not in self.__dict__:
                 self._graph = self._traced()
+                self._local = {}
             return self._graph
 
     def _traced(self) -> Graph:

@@ -49,7 +49,9 @@ def _input(parameter: Parameter) -> dict[str, Any]:
     found: dict[str, Any] = {"type": str(parameter.type)}
     if parameter.default is not None:
         found["default"] = parameter.default.value
-    found |= msgspec.to_builtins(parameter.bounds)
+    for key, bound in msgspec.to_builtins(parameter.bounds).items():
+        whole = isinstance(bound, float) and bound.is_integer()
+        found[key] = int(bound) if whole else bound
     if parameter.description:
         found["description"] = parameter.description
     return found

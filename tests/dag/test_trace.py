@@ -131,8 +131,29 @@ def test_a_function_without_source_has_a_digest() -> None:
     assert made("x + 1").digest == made("x + 1").digest != made("x + 2").digest
 
 
-def test_functions_can_be_pickled_for_workers_that_trust_us() -> None:
-    assert pickle.loads(pickle.dumps(cite.parameters)) == cite.parameters
+SHIP = """
+import sys, cloudpickle
+from adjoin import dag
+
+@dag.function
+def double(x: int) -> int:
+    return 2 * x
+
+@dag.function
+def quadruple(x: int) -> int:
+    return double(double(x))
+
+sys.stdout.buffer.write(cloudpickle.dumps(quadruple))
+"""
+
+
+def test_a_function_reaches_a_worker_that_lacks_its_module(tmp_path: Path) -> None:
+    (tmp_path / "absent.py").write_text(SHIP)
+    data = subprocess.run(
+        [sys.executable, "absent.py"], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
+    found = pickle.loads(data)
+    assert found.ref == "py:absent:quadruple" and found(3) == 12
 
 
 # --- tracing --------------------------------------------------------------------------------------
