@@ -99,7 +99,7 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """One request failed and the others did not; ``error`` is :func:`adjoin.errors.to_wire` data."""
+    """This request failed, no other did; ``error`` is :func:`adjoin.errors.to_wire` data."""
 
     id: str
     error: dict[str, Any]
@@ -148,7 +148,7 @@ class Engine(Protocol):
         ...
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
-        """Forget requests and free what they hold: a :class:`Finished` for each that was running."""
+        """Forget requests and free what they hold; a :class:`Finished` for each that ran."""
         ...
 
     def step(self) -> list[Output]:

@@ -1,7 +1,7 @@
 """A deterministic engine for tests and fault injection; its output is never a result.
 
-It answers with the prompt's own words, or with ``answer``, one word a token. Its vectors are sums of
-hashed words, so that texts that share words are near. ``args`` script its timing and its faults.
+It answers with the prompt's own words, or with ``answer``, one word a token. Its vectors are sums
+of hashed words: texts that share words are near. ``args`` script its timing and its faults.
 """
 
 from __future__ import annotations

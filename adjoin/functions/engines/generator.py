@@ -163,9 +163,8 @@ class Generator:
         return running.finished(id)
 
     def _advance(self, sample: _Sample) -> Token:
-        id, logprob = draw(
-            self._logits(sample), sample.sampling, sample.prompt, sample.ids, sample.random
-        )
+        context = (sample.prompt, sample.ids)
+        id, logprob = draw(self._logits(sample), sample.sampling, *context, sample.random)
         sample.ids.append(id)
         if sample.logprob is not None:
             sample.logprob += logprob
@@ -180,7 +179,10 @@ class Generator:
     def _judge(self, sample: _Sample, id: int) -> None:
         if id in self._ends or sample.text.stopped:
             sample.reason = "stop"
-        elif len(sample.ids) >= sample.sampling.max_tokens or len(sample.prompt) + len(sample.ids) >= self.context:
+        elif (
+            len(sample.ids) >= sample.sampling.max_tokens
+            or len(sample.prompt) + len(sample.ids) >= self.context
+        ):
             sample.reason = "length"
 
     def _logits(self, sample: _Sample) -> Any:

@@ -13,8 +13,8 @@ def draw(
 ) -> tuple[int, float]:
     """The next token and its natural log-probability under the model.
 
-    ``logits`` is a float32 tensor of shape ``[vocabulary]``. Repetition is penalised over prompt and
-    answer, presence and frequency over the answer only, as OpenAI and vLLM define them.
+    ``logits`` is a float32 tensor of shape ``[vocabulary]``. Repetition is penalised over prompt
+    and answer, presence and frequency over the answer only, as OpenAI and vLLM define them.
     """
     import torch
 

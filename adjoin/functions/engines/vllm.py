@@ -165,7 +165,7 @@ def _device() -> str:
 
 
 def _register(path: str) -> None:
-    """Give vLLM the model's class, which it would otherwise inspect in a new process for seconds."""
+    """Give vLLM the model's class, or it inspects it in a new process that takes seconds."""
     from transformers import AutoConfig
     from vllm.model_executor.models.registry import ModelRegistry
 

@@ -1,0 +1,239 @@
+"""An agent's side of the host: attach, start models, see what is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adjoin.errors import EngineError, TransportError, from_wire
+from adjoin.runtime.host_spawn import connect_or_spawn, host_config
+from adjoin.runtime.remote_model import RemoteModel
+from adjoin.runtime.replica_link import ReplicaLink
+from adjoin.runtime.wire import (
+    AskStatus,
+    Attached,
+    HostConfig,
+    HostMessage,
+    Loading,
+    Prepare,
+    Shutdown,
+    Start,
+    Started,
+    StartFailed,
+    Status,
+    Wanted,
+)
+from adjoin.settings import Settings
+from adjoin.transport.frames import Frames
+from adjoin.types import Body, ModelClient, ModelLoading, ModelReady
+
+if TYPE_CHECKING:
+    from adjoin.dag import ModelSpec
+
+_ATTACH_TIMEOUT = 60.0
+
+
+class _Connection:
+    """One connection to one host; when the host dies, so does this."""
+
+    def __init__(self, frames: Frames[HostMessage], pid: int) -> None:
+        self.pid = pid
+        self.frames = frames
+        self.open = True
+        self._calls: dict[int, asyncio.Queue[HostMessage | None]] = {}
+        self._numbers = count()
+        self.reader = asyncio.create_task(self._read())
+
+    async def ask(self, make: Callable[[int], Any], heard: Callable[[str], None]) -> HostMessage:
+        """Send ``make(number)`` and wait for the answer; ``heard`` is told of each phase before it.
+
+        Raises:
+            EngineError: the host died.
+        """
+        number = next(self._numbers)
+        answers = self._calls[number] = asyncio.Queue()
+        try:
+            if not self.open:
+                raise self._died()
+            self.frames.write(make(number))
+            while True:
+                match await answers.get():
+                    case None:
+                        raise self._died()
+                    case Loading(phase=phase):
+                        heard(phase)
+                    case answer:
+                        return answer
+        finally:
+            del self._calls[number]
+
+    async def _read(self) -> None:
+        try:
+            async for message in self.frames:
+                if not isinstance(message, Attached) and (call := self._calls.get(message.call)):
+                    call.put_nowait(message)
+        finally:
+            self.open = False
+            for call in self._calls.values():
+                call.put_nowait(None)
+            await self.frames.close()
+
+    def _died(self) -> EngineError:
+        return EngineError(f"the host of this machine's models (process {self.pid}) died")
+
+
+class HostLink:
+    """An agent's link to the host of its machine, which it starts when there is none.
+
+    It mends itself: when the host has died, the next call starts a new one.
+    """
+
+    def __init__(self, directory: Path, config: HostConfig) -> None:
+        self._directory = directory
+        self._config = config
+        self._connection: _Connection | None = None
+        self._attaching = asyncio.Lock()
+        self._replicas: dict[bytes, ReplicaLink] = {}
+        self._connecting = asyncio.Lock()
+
+    @classmethod
+    async def attach(cls, directory: Path, settings: Settings) -> HostLink:
+        """Connect to the host that keeps ``directory``, starting it when there is none.
+
+        Raises:
+            EngineError: no host could be started; the message names its log.
+        """
+        link = cls(directory.absolute(), host_config(settings))
+        await link._host()
+        return link
+
+    def model(self, name: str, spec: ModelSpec, *, observe: Callable[[Body], None]) -> ModelClient:
+        """A client for a model. ``observe`` receives ModelLoading, ModelReady and Used.
+
+        Nothing is started before the first call.
+        """
+        wanted = _wanted(name, spec)
+        return RemoteModel(name, lambda: self._replica(wanted, observe), observe)
+
+    async def prepare(self, specs: Mapping[str, ModelSpec]) -> None:
+        """Have these models, by name, loaded ahead. Does not wait; the call meets a failure."""
+        connection = await self._host()
+        connection.frames.write(Prepare(wanted=[_wanted(n, spec) for n, spec in specs.items()]))
+
+    async def status(self) -> dict[str, Any]:
+        """Host, templates and replicas, as plain data; sizes in bytes, times in seconds."""
+        connection = await self._host()
+        answer = await connection.ask(lambda call: AskStatus(call=call), _ignore)
+        return answer.status if isinstance(answer, Status) else {}
+
+    async def shutdown(self) -> None:
+        """End the host and all its replicas, for every agent; returns when no process is left."""
+        connection = self._connection
+        if connection is not None and connection.open:
+            connection.frames.write(Shutdown())
+            await asyncio.gather(connection.reader, return_exceptions=True)
+            await _gone(connection.pid)
+        await self.detach()
+
+    async def detach(self) -> None:
+        """Hang up: calls in flight are aborted. The host ends some time after its last agent."""
+        links = list(self._replicas.values())
+        self._replicas.clear()
+        await asyncio.gather(*(link.close() for link in links))
+        if self._connection is not None:
+            self._connection.reader.cancel()
+            await asyncio.gather(self._connection.reader, return_exceptions=True)
+            self._connection = None
+
+    async def _host(self) -> _Connection:
+        async with self._attaching:
+            if self._connection is None or not self._connection.open:
+                self._connection = await self._attach()
+            return self._connection
+
+    async def _attach(self) -> _Connection:
+        """A connection that the host has acknowledged; one that is just ending does not."""
+        deadline = time.monotonic() + _ATTACH_TIMEOUT
+        while True:
+            sock = await asyncio.to_thread(connect_or_spawn, self._directory, self._config)
+            frames: Frames[HostMessage] = await Frames.over(sock, HostMessage)
+            match await frames.read():
+                case Attached(pid=pid):
+                    return _Connection(frames, pid)
+            await frames.close()
+            if time.monotonic() > deadline:
+                raise EngineError("no host answers", where=str(self._directory))
+
+    async def _replica(
+        self, wanted: Wanted, observe: Callable[[Body], None]
+    ) -> tuple[ReplicaLink, float]:
+        known = self._replicas.get(wanted.key)
+        if known is not None and known.open:
+            return known, 0.0
+        began = time.perf_counter()
+        cold = False
+
+        def heard(phase: str) -> None:
+            nonlocal cold
+            cold = True
+            observe(ModelLoading(model=wanted.name, phase=phase))
+
+        started = await self._start(wanted, heard)
+        link = await self._connect(wanted, started)
+        if not cold:
+            return link, 0.0
+        waited = time.perf_counter() - began
+        observe(ModelReady(model=wanted.name, seconds=waited))
+        return link, waited
+
+    async def _start(self, wanted: Wanted, heard: Callable[[str], None]) -> Started:
+        connection = await self._host()
+        answer = await connection.ask(lambda call: Start(call=call, wanted=wanted), heard)
+        if isinstance(answer, StartFailed):
+            raise from_wire(answer.error)
+        if not isinstance(answer, Started):
+            raise TransportError(f"the host answered {type(answer).__name__}")
+        return answer
+
+    async def _connect(self, wanted: Wanted, started: Started) -> ReplicaLink:
+        """One connection to a replica, however many calls waited for it."""
+        async with self._connecting:
+            known = self._replicas.get(wanted.key)
+            if known is not None and known.open and known.started.replica == started.replica:
+                return known
+            link = await ReplicaLink.to(self._directory, started, wanted.name)
+            self._replicas[wanted.key] = link
+            return link
+
+
+def _wanted(name: str, spec: ModelSpec) -> Wanted:
+    source = spec.source
+    if source.startswith(("./", "../", "~")):
+        # The host runs elsewhere: what is relative is so to the caller's directory.
+        source = str(Path(source).expanduser().absolute())
+    return Wanted(name=name, source=source, engine=spec.engine, args=dict(spec.args))
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+async def _gone(pid: int) -> None:
+    """Wait until a process has ended, whoever its parent is."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

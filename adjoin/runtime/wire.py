@@ -1,0 +1,184 @@
+"""What agent, host, template and replica say to each other on one machine.
+
+agent    ── AgentMessage ──▶    host       ── HostMessage ──▶     agent
+host     ── Fork ──▶            template   ── TemplateMessage ──▶ host
+host     ── AskStats ──▶        replica    ── ReplicaMessage ──▶  host
+agent    ── CallMessage ──▶     replica    ── Step ──▶            agent
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from adjoin.functions.engines.base import EmbedRequest, GenerateRequest, LoadSpec, Output
+from adjoin.types import Scalar
+
+
+class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host is started with; times in seconds. ``threads`` is what a replica gets."""
+
+    home: str
+    threads: int
+    kv_cache_bytes: int
+    load_timeout: float
+    linger: float
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as a workflow names it."""
+
+    name: str
+    source: str
+    engine: str = "auto"
+    args: dict[str, Scalar] = {}
+
+    @property
+    def key(self) -> bytes:
+        """Equal for specifications that mean the same; the name does not matter."""
+        return msgspec.msgpack.encode([self.source, self.engine, sorted(self.args.items())])
+
+
+# --- agent and host -------------------------------------------------------------------------------
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A replica of this model, please; answered by Loading and then Started or StartFailed."""
+
+    call: int
+    wanted: Wanted
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """These models will be wanted soon; not answered."""
+
+    wanted: list[Wanted]
+
+
+class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    call: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End everything now; answered by the end of the connection."""
+
+
+AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown
+
+
+class Attached(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pid: int
+
+
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    call: int
+    phase: str
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A replica that is ready: its socket's name in the host's directory, and what it can do."""
+
+    call: int
+    replica: str
+    socket: str
+    engine: str
+    pid: int
+    capabilities: list[str]
+    dimension: int
+    log: str
+
+
+class StartFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    call: int
+    error: dict[str, Any]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    call: int
+    status: dict[str, Any]
+
+
+HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
+
+
+# --- host and template ----------------------------------------------------------------------------
+
+
+class Fork(msgspec.Struct, frozen=True, kw_only=True):
+    """Fork a replica. The replica's end of its connection to the host comes with the message."""
+
+    replica: str
+    spec: LoadSpec
+    socket: str
+    log: str
+
+
+class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    seconds: float
+
+
+class WarmFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    error: dict[str, Any]
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    replica: str
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """``code`` as in :mod:`subprocess`: negative for a signal."""
+
+    replica: str
+    code: int
+
+
+TemplateMessage: TypeAlias = Warm | WarmFailed | Forked | Exited
+
+
+# --- host and replica -----------------------------------------------------------------------------
+
+
+class AskStats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    pass
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    capabilities: list[str]
+    context: int
+    dimension: int
+    seconds: float
+
+
+class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    error: dict[str, Any]
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Requests in the queue and in the engine, and the engine's totals."""
+
+    queued: int
+    running: int
+    totals: dict[str, int]
+
+
+ReplicaMessage: TypeAlias = Ready | LoadFailed | Stats
+
+
+# --- agent and replica ----------------------------------------------------------------------------
+
+
+class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Acknowledged by the request's last output."""
+
+    id: str
+
+
+CallMessage: TypeAlias = GenerateRequest | EmbedRequest | Abort
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one step of the engine made for one connection."""
+
+    outputs: list[Output]
