@@ -87,7 +87,7 @@ def load(target: str | Path, settings: Settings | None = None) -> Graph:
         NotFound: there is no such file, module or workflow.
         DefinitionError: the workflow is wrong; a :class:`YamlError` has line and column.
     """
-    from adjoin.cli.targets import load_graph
+    from adjoin.loading import load_graph
     from adjoin.settings import Settings
 
     return load_graph(str(target), settings or Settings.load())

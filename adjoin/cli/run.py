@@ -62,7 +62,7 @@ def run(
     """Run a workflow. Tokens are printed as they come, then sources and what each stage took."""
     from adjoin.cli import batch
     from adjoin.cli.fill import check_documents, collection_to_fill, fill
-    from adjoin.cli.targets import load_graph
+    from adjoin.loading import load_graph
     from adjoin.cli.values import parse_pairs, read_lines
 
     settings = settings_of(set_)

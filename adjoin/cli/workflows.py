@@ -108,11 +108,11 @@ def schema(
     """
     from importlib.resources import files
 
-    write(files("adjoin.dag").joinpath("workflow.schema.json").read_text(encoding="utf-8"))
+    write(files("adjoin").joinpath("workflow.schema.json").read_text(encoding="utf-8"))
 
 
 def _load(target: str, set_: list[str] | None) -> Graph:
-    from adjoin.cli.targets import load_graph
+    from adjoin.loading import load_graph
 
     return load_graph(target, settings_of(set_))
 

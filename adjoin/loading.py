@@ -1,4 +1,4 @@
-"""From what a user names on the command line to a Graph.
+"""From the name of a workflow's file or module to its Graph.
 
 Whoever runs a file they name trusts the Python beside it, as with ``python app.py``; that is why
 ``py:`` may name modules of the workflow file's own folder here, and nowhere else.
