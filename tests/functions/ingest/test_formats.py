@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pdf_library import pdf
 
 from adjoin.functions.ingest import Section
 from adjoin.functions.ingest.formats import Unreadable, parse
-from tests.functions.ingest.make_pdf import pdf
 
 MARKDOWN = b"""---
 title: front matter

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pdf_library import pdf
 
 from adjoin.functions.ingest import (
     Document,
@@ -18,7 +19,6 @@ from adjoin.functions.ingest import (
     parse_files,
     scan,
 )
-from tests.functions.ingest.make_pdf import pdf
 
 
 @pytest.fixture(scope="module")

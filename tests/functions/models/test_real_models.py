@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_library import gguf
 
 from adjoin.errors import ModelError
 from adjoin.functions.models import ModelStore
 from adjoin.settings import Settings
-from tests.functions.models.library import gguf
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(900)]
 

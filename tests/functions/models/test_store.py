@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_library import gguf, model, safetensors, wheel
 
 from adjoin.dag import ModelSpec
 from adjoin.errors import ModelError
 from adjoin.functions.models import CATALOG, ModelStore, fetch, store
 from adjoin.functions.models.catalog import CatalogEntry
 from adjoin.types import Progress
-from tests.functions.models.library import gguf, model, safetensors, wheel
 
 SOURCE = "wheel:tiny-model==1.0/tiny_model/model"
 

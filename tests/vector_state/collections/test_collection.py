@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ steps = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps=steps, query=grid, k=st.integers(1, 15))
 def test_behaves_as_a_dict_with_exact_search(
-    tmp_path_factory: pytest.TempPathFactory, steps: list, query: list[int], k: int
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], query: list[int], k: int
 ) -> None:
     root = tmp_path_factory.mktemp("oracle")
     c = collection(root)

@@ -57,7 +57,7 @@ class Crash(BaseException):
 
 def crash_at(
     monkeypatch: pytest.MonkeyPatch, when: int, error: Callable[[], BaseException]
-) -> list:
+) -> list[str]:
     """Make the ``when``-th file operation fail, half done where it can be; returns those done."""
     done: list[str] = []
 
