@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     stage_timeout_s: float = Field(default=300.0, gt=0, description="of a stage that sets none")
     run_timeout_s: float = Field(default=1800.0, gt=0)
     load_timeout_s: float = Field(default=600.0, gt=0, description="of a replica that starts")
+    connect_timeout_s: float = Field(default=10.0, gt=0, description="to a scheduler to be joined")
     worker_wait_s: float = Field(default=30.0, gt=0, description="for a worker when there is none")
     host_linger_s: float = Field(
         default=10.0, ge=0, description="how long a host outlives its last agent"

@@ -25,7 +25,7 @@ from distributed.core import Status
 
 from adjoin import errors
 from adjoin.dag import Function, Graph, ModelSpec, from_wire
-from adjoin.errors import AdjoinError, InputError, NotFound, TransportError
+from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, TransportError
 from adjoin.functions import BUILTINS
 from adjoin.runtime import protocol as p
 from adjoin.runtime.draft import Draft
@@ -165,7 +165,7 @@ class Agent:
             buffers = self._held(request.ref).buffers if isinstance(answer, p.Reply) else ()
             await channel.send([p.pack(answer)], buffers)
         else:
-            await channel.send([p.pack(await _answered(self._call(request)))])
+            await channel.send([p.pack(await _answered(self._twice(request)))])
         return Status.dont_reply
 
     async def on_watch(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
@@ -182,6 +182,13 @@ class Agent:
         return Status.dont_reply
 
     # -- calls --
+
+    async def _twice(self, request: p.Message) -> p.Reply:
+        """A host or replica that died since it was last used is noticed by using it."""
+        try:
+            return await self._call(request)
+        except EngineError:
+            return await self._call(request)
 
     async def _call(self, request: p.Message) -> p.Reply:
         match request:

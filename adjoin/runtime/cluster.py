@@ -83,7 +83,11 @@ class Cluster:
         security = None if isinstance(cluster, str) else cluster.security
         try:
             client = await Client(
-                address, asynchronous=True, set_as_default=False, security=security
+                address,
+                asynchronous=True,
+                set_as_default=False,
+                security=security,
+                timeout=settings.connect_timeout_s,
             )
         except (OSError, TimeoutError, ValueError) as error:
             raise TransportError(

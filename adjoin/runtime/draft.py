@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ import msgspec
 import numpy as np
 
 from adjoin.dag import ModelSpec
-from adjoin.errors import Conflict, InputError
+from adjoin.errors import Conflict, EngineError, InputError
 from adjoin.functions.ingest import embedding_text
 from adjoin.runtime import protocol as p
+from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
 from adjoin.transport import codec
 from adjoin.types import Body, ModelClient, Passage, Usage, Used, Vector
 from adjoin.vector_state.collections import Collection, CollectionInfo, check_name
@@ -63,9 +65,8 @@ class Draft:
             raise InputError("a draft begins with the name of a collection")
         before = self._usage
         if passages:
-            self._vectors.append(
-                await self._model.embed([embedding_text(each) for each in passages])
-            )
+            texts = [embedding_text(each) for each in passages]
+            self._vectors.append(await _embed(self._model, texts))
             self._passages.extend(passages)
         usage = Usage(
             embedded=self._usage.embedded - before.embedded,
@@ -87,6 +88,14 @@ class Draft:
 
 
 _NO_VECTORS: Vector = np.zeros((0, 0), dtype=np.float32)
+
+
+async def _embed(model: ModelClient, texts: list[str]) -> Vector:
+    """Vectors of texts; a replica that dies meanwhile is replaced."""
+    for _ in range(INFRASTRUCTURE_ATTEMPTS - 1):
+        with contextlib.suppress(EngineError):
+            return await model.embed(texts)
+    return await model.embed(texts)
 
 
 def fingerprint(spec: ModelSpec) -> str:

@@ -1,4 +1,4 @@
-"""One runtime for the tests of a module: a real cluster, hosts and replicas, and the fake engine."""
+"""One runtime for all tests here: a real cluster, a host, replicas, and the fake engine."""
 
 from __future__ import annotations
 

@@ -142,7 +142,14 @@ def endless(question: str):
     return fn.generate(question, model="slow", max_tokens=100_000)
 
 
-@adjoin.workflow(models={"crashing": ModelSpec(source="fake:", args={"crash_after": 2, "interval_s": 0.05})})
+@adjoin.workflow(models={"patient": ModelSpec(source="fake:", args={"interval_s": 0.2})})
+def patient(question: str):
+    return fn.generate(question, model="patient")
+
+
+@adjoin.workflow(
+    models={"crashing": ModelSpec(source="fake:", args={"crash_after": 2, "interval_s": 0.05})}
+)
 def crashing(question: str):
     return fn.generate(question, model="crashing")
 

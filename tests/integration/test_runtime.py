@@ -260,13 +260,14 @@ def test_joining_uses_the_same_cluster(runtime: Runtime, settings: Settings) -> 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "tcp://"])
 def test_an_open_network_is_not_joined(settings: Settings, address: str) -> None:
-    with pytest.raises(InputError, match="hint|TLS|address"):
+    with pytest.raises(InputError, match=r"TLS|address"):
         Runtime(address, settings=settings)
 
 
 def test_no_scheduler_is_an_error_of_one_line(settings: Settings) -> None:
+    impatient = settings.model_copy(update={"connect_timeout_s": 0.5})
     with pytest.raises(TransportError, match="no scheduler answers"):
-        Runtime("tcp://127.0.0.1:9", settings=settings)
+        Runtime("tcp://127.0.0.1:9", settings=impatient)
 
 
 def test_a_replica_that_starts_is_an_event(settings: Settings, tmp_path: Path) -> None:

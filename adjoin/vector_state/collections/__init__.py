@@ -6,8 +6,18 @@ from adjoin.vector_state.collections.collection import Collection
 from adjoin.vector_state.collections.snapshot import (
     CollectionInfo,
     check_name,
+    exists,
     list_collections,
+    read_manifest,
     remove,
 )
 
-__all__ = ["Collection", "CollectionInfo", "check_name", "list_collections", "remove"]
+__all__ = [
+    "Collection",
+    "CollectionInfo",
+    "check_name",
+    "exists",
+    "list_collections",
+    "read_manifest",
+    "remove",
+]
