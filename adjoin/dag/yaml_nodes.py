@@ -183,7 +183,7 @@ class _Builder:
         values: dict[str, Node] = {}
         keys: dict[str, Node] = {}
         while not isinstance(event := next(self.events), MappingEndEvent):
-            key = self._node(event, 1)
+            key = self._node(event, 0)
             name = key.text("a key")
             if name in values:
                 raise key.error(
@@ -200,10 +200,9 @@ class _Builder:
             raise self._error(event, "an anchor (&)", "write the value out")
         if getattr(event, "ctag", None) is not None:
             raise self._error(event, "a tag (!)", "remove it")
-        if depth == 0:
-            raise self._error(event, f"more than {MAX_DEPTH} levels", "write it flatter")
-        if depth == 1 and isinstance(event, SequenceStartEvent | MappingStartEvent):
-            raise self._error(event, "a list or mapping as a key, or too many levels")
+        if depth <= 1 and isinstance(event, SequenceStartEvent | MappingStartEvent):
+            what = f"more than {MAX_DEPTH} levels" if depth else "a list or mapping as a key"
+            raise self._error(event, what, "write it flatter")
 
     def _scalar(self, event: ScalarEvent) -> Any:
         value: str = event.value

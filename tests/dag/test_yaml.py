@@ -246,6 +246,15 @@ def test_hostile_texts_are_refused_quickly(text: str) -> None:
     assert time.perf_counter() - started < 5
 
 
+def test_depth_is_bounded() -> None:
+    def nested(levels: int) -> str:
+        parts = "[" * levels + "]" * levels
+        return workflow(f"a: {{uses: py:dag_library:join, with: {{parts: {parts}}}}}")
+
+    assert len(load(nested(30)).stages) == 1
+    assert "more than 40 levels is not allowed" in str(error_of(nested(50)))
+
+
 def test_python_needs_both_an_importer_and_permission() -> None:
     text = workflow("a: {uses: py:dag_library:join, with: {parts: x}}")
     cases: tuple[dict[str, Any], ...] = (
