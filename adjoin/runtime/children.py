@@ -170,7 +170,7 @@ class Replica:
         self._pidfd = -1
         self._link: Frames[ReplicaMessage]
         self._loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._stats: asyncio.Queue[Stats] = asyncio.Queue()
+        self._stats: asyncio.Queue[Stats | None] = asyncio.Queue()
         self._asking = asyncio.Lock()
         self._life: asyncio.Task[None]
 
@@ -239,6 +239,7 @@ class Replica:
                 self._take(message)
         finally:
             self.state = "dead"
+            self._stats.put_nowait(None)
             self.kill()
             await self._link.close()
             await self._gone()

@@ -115,6 +115,7 @@ class Host:
         def tell(phase: str) -> None:
             agent.write(Loading(call=start.call, phase=phase))
 
+        await self._loads.notice(start.gone)
         load = self._loads.get(start.wanted)
         try:
             with load.heard_by(tell):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from adjoin.dag import ModelSpec
 
 _ATTACH_TIMEOUT = 60.0
+_CONNECT_ATTEMPTS = 3
 
 
 class _Connection:
@@ -183,17 +184,28 @@ class HostLink:
             cold = True
             observe(ModelLoading(model=wanted.name, phase=phase))
 
-        started = await self._start(wanted, heard)
-        link = await self._connect(wanted, started)
+        link = await self._find(wanted, heard, known.started.replica if known else "")
         if not cold:
             return link, 0.0
         waited = time.perf_counter() - began
         observe(ModelReady(model=wanted.name, seconds=waited))
         return link, waited
 
-    async def _start(self, wanted: Wanted, heard: Callable[[str], None]) -> Started:
+    async def _find(self, wanted: Wanted, heard: Callable[[str], None], gone: str) -> ReplicaLink:
+        """A replica that accepts a connection; when one died since its start, another."""
+        for _ in range(_CONNECT_ATTEMPTS):
+            started = await self._start(wanted, heard, gone)
+            try:
+                return await self._connect(wanted, started)
+            except EngineError as error:
+                gone, failed = started.replica, error
+        raise failed
+
+    async def _start(self, wanted: Wanted, heard: Callable[[str], None], gone: str) -> Started:
         connection = await self._host()
-        answer = await connection.ask(lambda call: Start(call=call, wanted=wanted), heard)
+        answer = await connection.ask(
+            lambda call: Start(call=call, wanted=wanted, gone=gone), heard
+        )
         if isinstance(answer, StartFailed):
             raise from_wire(answer.error)
         if not isinstance(answer, Started):

@@ -28,6 +28,8 @@ from adjoin.runtime.wire import Fork, HostConfig, Wanted
 
 T = TypeVar("T")
 
+#: Between the end of a replica's connection and the end of its process, in seconds.
+_NOTICE_TIMEOUT = 2.0
 _RESOLVER_LOG = "logs/resolver.log"
 
 
@@ -83,6 +85,12 @@ class Loads:
             load.task = asyncio.create_task(self._run(wanted, load))
             load.task.add_done_callback(_look)
         return load
+
+    async def notice(self, replica: str) -> None:
+        """Give the end of a replica, which somebody else has seen, time to be seen here."""
+        if known := self._replicas.get(replica):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(known.died.wait(), _NOTICE_TIMEOUT)
 
     async def describe(self) -> dict[str, Any]:
         """Templates and replicas, as plain data."""

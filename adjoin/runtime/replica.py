@@ -132,8 +132,8 @@ class ReplicaServer:
             )
         )
 
-    def deliver(self, outputs: list[Output]) -> None:
-        self._loop.call_soon_threadsafe(self._deliver, outputs)
+    def deliver(self, outputs: list[Output], *, last: bool = False) -> None:
+        self._loop.call_soon_threadsafe(self._deliver, outputs, last)
 
     def tell_host(self, message: Ready | LoadFailed) -> None:
         self._loop.call_soon_threadsafe(self._host.write, message)
@@ -203,8 +203,9 @@ class ReplicaServer:
                 if self._steps is not None:
                     self._steps.abort(id)
 
-    def _deliver(self, outputs: list[Output]) -> None:
-        batches: dict[int, tuple[Frames[CallMessage], list[Output]]] = {}
+    def _deliver(self, outputs: list[Output], last: bool) -> None:
+        # At the end everybody is told, also those without a call.
+        batches: dict[Frames[CallMessage], list[Output]] = {a: [] for a in self._agents if last}
         for output in outputs:
             found = self._callers.get(output.id)
             if not isinstance(output, Delta):
@@ -212,10 +213,9 @@ class ReplicaServer:
             if found is None:
                 continue  # its agent has gone
             frames, theirs = found
-            batch = batches.setdefault(id(frames), (frames, []))[1]
-            batch.append(msgspec.structs.replace(output, id=theirs))
-        for frames, batch in batches.values():
-            frames.write(Step(outputs=batch))
+            batches.setdefault(frames, []).append(msgspec.structs.replace(output, id=theirs))
+        for frames, batch in batches.items():
+            frames.write(Step(outputs=batch, last=last))
 
     async def _flush(self) -> None:
         await asyncio.gather(self._host.flush(), *(peer.flush() for peer in self._agents))

@@ -135,6 +135,7 @@ class ReplicaLink:
     async def _read(self) -> None:
         try:
             async for step in self._frames:
+                self._open = not step.last
                 for output in step.outputs:
                     if call := self._calls.get(output.id):
                         call.put(output)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 from adjoin.errors import AdjoinError, EngineError, wrap
 from adjoin.functions.engines.base import (
@@ -19,8 +18,11 @@ from adjoin.functions.engines.base import (
 )
 from adjoin.runtime.policies.batching import Limits, admit, refusal, weight
 
-#: Takes what one turn made. Called on the loop's thread.
-Deliver: TypeAlias = Callable[[list[Output]], None]
+
+class Deliver(Protocol):
+    def __call__(self, outputs: list[Output], *, last: bool = False) -> None:
+        """Take what one turn made, on the loop's thread; ``last`` when the engine is lost."""
+        ...
 
 
 class StepLoop:
@@ -80,6 +82,8 @@ class StepLoop:
             except Exception as error:
                 raise self._lost(error, outputs) from error
         self._settle(outputs)
+        if outputs:
+            self._deliver(outputs)
 
     def _take_in(self) -> list[Output]:
         outputs: list[Output] = []
@@ -120,8 +124,6 @@ class StepLoop:
         for output in outputs:
             if not isinstance(output, Delta):
                 self._running.pop(output.id, None)
-        if outputs:
-            self._deliver(outputs)
 
     def _lost(self, error: Exception, outputs: list[Output]) -> EngineError:
         """Tell everyone; the process ends next, since nothing in the engine can be trusted."""
@@ -129,7 +131,7 @@ class StepLoop:
         told = {output.id for output in outputs if not isinstance(output, Delta)}
         waiting = [item.id for item in (*self._waiting, *self._inbox) if not isinstance(item, str)]
         outputs += [Failed.of(id, lost) for id in (*self._running, *waiting) if id not in told]
-        self._settle(outputs)
+        self._deliver(outputs, last=True)
         return lost
 
 

@@ -44,10 +44,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A replica of this model, please; answered by Loading and then Started or StartFailed."""
+    """A replica of this model, please; answered by Loading and then Started or StartFailed.
+
+    ``gone`` is a replica that hung up on the caller, who may know before the host that it died.
+    """
 
     call: int
     wanted: Wanted
+    gone: str = ""
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -179,6 +183,10 @@ CallMessage: TypeAlias = GenerateRequest | EmbedRequest | Abort
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one step of the engine made for one connection."""
+    """Everything that one step of the engine made for one connection.
+
+    ``last`` says that the engine is lost: the replica ends and takes no more calls.
+    """
 
     outputs: list[Output]
+    last: bool = False

@@ -110,7 +110,12 @@ class _Sample:
         self.due = due
         self.reason = ""
 
-    def finish(self, reason: str) -> Generation:
+    @property
+    def ended(self) -> bool:
+        return self.count >= len(self.pieces)
+
+    def generation(self) -> Generation:
+        reason = (self.reason or "stop") if self.ended else "abort"
         return Generation(
             text=self.text.text, finish_reason=reason, choice=self.choice, tokens=self.count
         )
@@ -126,6 +131,10 @@ class _Running:
     @property
     def usage(self) -> Usage:
         return Usage(prompt=self.prompt, generated=sum(s.count for s in self.samples))
+
+    def finished(self, id: str) -> Finished:
+        generations = tuple(sample.generation() for sample in self.samples)
+        return Finished(id=id, generations=generations, usage=self.usage)
 
 
 class FakeEngine:
@@ -157,8 +166,7 @@ class FakeEngine:
         outputs: list[Output] = []
         for id in ids:
             if running := self._generating.pop(id, None):
-                ended = tuple(sample.finish(sample.reason or "abort") for sample in running.samples)
-                outputs.append(Finished(id=id, generations=ended, usage=running.usage))
+                outputs.append(running.finished(id))
             elif self._embedding.pop(id, None):
                 outputs.append(Finished(id=id))
         return outputs
@@ -214,7 +222,7 @@ class FakeEngine:
             sample.due
             for running in self._generating.values()
             for sample in running.samples
-            if sample.count < len(sample.pieces)
+            if not sample.ended
         ]
         delay = min(dues, default=0.0) - time.monotonic()
         if delay > 0 and self._wake.wait(delay):
@@ -227,15 +235,14 @@ class FakeEngine:
             if sample.due <= now and (token := self._say(sample, now))
         ]
         outputs: list[Output] = [Delta(id=id, tokens=tuple(tokens))] if tokens else []
-        if all(sample.count >= len(sample.pieces) for sample in running.samples):
+        if all(sample.ended for sample in running.samples):
             del self._generating[id]
             self._totals += running.usage
-            ended = tuple(sample.finish(sample.reason or "stop") for sample in running.samples)
-            outputs.append(Finished(id=id, generations=ended, usage=running.usage))
+            outputs.append(running.finished(id))
         return outputs
 
     def _say(self, sample: _Sample, now: float) -> Token | None:
-        if sample.count >= len(sample.pieces):
+        if sample.ended:
             return None
         piece = sample.pieces[sample.count]
         sample.count += 1

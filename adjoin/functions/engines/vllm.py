@@ -108,6 +108,8 @@ def load(spec: LoadSpec) -> VllmEngine:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     settings = engine_settings(spec, _device())
+    if settings.get("enforce_eager"):
+        _never_compile()
     _register(spec.path)
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**settings))
@@ -162,6 +164,13 @@ def _device() -> str:
     from vllm.platforms import current_platform
 
     return str(current_platform.device_type)
+
+
+def _never_compile() -> None:
+    """Without this, the first request with log-probabilities compiles a kernel for 20 s."""
+    import torch._dynamo
+
+    torch._dynamo.config.disable = True
 
 
 def _register(path: str) -> None:

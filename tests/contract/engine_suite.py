@@ -1,0 +1,268 @@
+"""What every engine must do. A suite subclasses this and says how to make an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from adjoin.errors import AdjoinError, InputError, from_wire
+from adjoin.functions.engines.base import (
+    Delta,
+    Embedded,
+    EmbedRequest,
+    Engine,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Output,
+)
+from adjoin.types import Message, Sampling, Token, Vector
+
+PROMPT = "Name three colours of the rainbow."
+PROMPTS = ("What is rain?", "Write a short greeting to a friend.", "Count from one to five.")
+
+
+def drive(engine: Engine, ids: Sequence[str]) -> list[Output]:
+    """Step until each of the requests has ended; all outputs in order."""
+    outputs: list[Output] = []
+    open_ids = set(ids)
+    for _ in range(10_000):
+        if not open_ids:
+            return outputs
+        new = engine.step()
+        outputs += new
+        open_ids -= {output.id for output in new if not isinstance(output, Delta)}
+    raise AssertionError(f"{open_ids} never ended")
+
+
+def ask(
+    engine: Engine, prompt: str | list[Message], *, id: str = "a", **sampling: object
+) -> Finished:
+    """Generate alone, with the tokens checked against the end."""
+    engine.add(_request(id, prompt, **sampling))
+    outputs = drive(engine, [id])
+    check_stream(outputs, id)
+    finished = outputs[-1]
+    assert isinstance(finished, Finished), finished
+    return finished
+
+
+def check_stream(outputs: Sequence[Output], id: str) -> None:
+    """Deltas come before the end, and add up to it."""
+    mine = [output for output in outputs if output.id == id]
+    assert all(isinstance(output, Delta) for output in mine[:-1])
+    end = mine[-1]
+    assert isinstance(end, Finished)
+    tokens = [token for output in mine if isinstance(output, Delta) for token in output.tokens]
+    for generation in end.generations:
+        own = [token for token in tokens if token.choice == generation.choice]
+        assert "".join(token.text for token in own) == generation.text
+        assert sum(len(token.ids) for token in own) == generation.tokens
+
+
+def tokens_of(outputs: Sequence[Output], id: str) -> list[Token]:
+    return [t for o in outputs if isinstance(o, Delta) and o.id == id for t in o.tokens]
+
+
+def _request(id: str, prompt: str | list[Message], **sampling: object) -> GenerateRequest:
+    raw = bool(sampling.pop("raw", False))
+    settings = Sampling(**{"max_tokens": 16, **sampling})  # type: ignore[arg-type]
+    return GenerateRequest(id=id, prompt=prompt, sampling=settings, raw=raw)
+
+
+class GenerationContract:
+    """For engines that generate. ``engine`` holds prompts of 200 words, but not of 10,000."""
+
+    @classmethod
+    def load(cls) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[Engine]:
+        loaded = cls.load()
+        yield loaded
+        loaded.close()
+
+    def test_tokens_stream_one_by_one_and_add_up_to_the_answer(self, engine: Engine) -> None:
+        engine.add(_request("a", PROMPT, max_tokens=8))
+        first = engine.step()
+        while not first:
+            first = engine.step()
+        assert not any(isinstance(output, Finished) for output in first)
+        outputs = first + drive(engine, ["a"])
+        check_stream(outputs, "a")
+        end = outputs[-1]
+        assert isinstance(end, Finished)
+        assert end.generations[0].text
+
+    def test_temperature_zero_is_deterministic(self, engine: Engine) -> None:
+        first = ask(engine, PROMPT)
+        assert ask(engine, PROMPT).generations == first.generations
+
+    def test_a_seed_repeats_and_another_seed_differs(self, engine: Engine) -> None:
+        def sampled(seed: int) -> str:
+            answer = ask(engine, PROMPT, temperature=1.5, seed=seed, max_tokens=24)
+            return answer.generations[0].text
+
+        assert sampled(1) == sampled(1)
+        assert len({sampled(seed) for seed in range(4)}) > 1
+
+    def test_max_tokens_cuts_and_says_length(self, engine: Engine) -> None:
+        generation = ask(engine, PROMPT, max_tokens=2).generations[0]
+        assert generation.tokens == 2
+        assert generation.finish_reason == "length"
+
+    def test_a_stop_string_ends_the_answer_and_is_not_in_it(self, engine: Engine) -> None:
+        whole = ask(engine, PROMPT, max_tokens=16).generations[0].text
+        stop = whole.split()[1]
+        generation = ask(engine, PROMPT, max_tokens=16, stop=(stop,)).generations[0]
+        assert generation.finish_reason == "stop"
+        assert generation.text == whole[: whole.index(stop)]
+
+    def test_a_stop_string_may_span_tokens(self, engine: Engine) -> None:
+        whole = ask(engine, PROMPT, max_tokens=16).generations[0].text
+        middle = len(whole) // 2
+        stop = whole[middle - 3 : middle + 3]
+        generation = ask(engine, PROMPT, max_tokens=16, stop=(stop,)).generations[0]
+        assert generation.text == whole[: whole.index(stop)]
+
+    def test_n_samples_end_together_each_under_its_number(self, engine: Engine) -> None:
+        finished = ask(engine, PROMPT, n=3, temperature=1.5, seed=7, max_tokens=12)
+        assert [generation.choice for generation in finished.generations] == [0, 1, 2]
+        assert len({generation.text for generation in finished.generations}) > 1
+        assert finished.usage.generated == sum(g.tokens for g in finished.generations)
+
+    def test_several_samples_need_a_temperature(self, engine: Engine) -> None:
+        with pytest.raises(InputError, match="temperature"):
+            engine.add(_request("a", PROMPT, n=2))
+
+    def test_a_batch_answers_as_each_alone(self, engine: Engine) -> None:
+        alone = [ask(engine, prompt).generations for prompt in PROMPTS]
+        ids = [f"b{number}" for number in range(len(PROMPTS))]
+        for id, prompt in zip(ids, PROMPTS, strict=True):
+            engine.add(_request(id, prompt))
+        outputs = drive(engine, ids)
+        ends = {output.id: output for output in outputs if isinstance(output, Finished)}
+        assert [ends[id].generations for id in ids] == alone
+        for id in ids:
+            check_stream(outputs, id)
+
+    def test_an_abort_says_what_was_used_and_frees_the_request(self, engine: Engine) -> None:
+        engine.add(_request("long", PROMPT, max_tokens=64))
+        engine.add(_request("other", PROMPT, max_tokens=4))
+        outputs = engine.step()
+        (aborted,) = engine.abort(["long"])
+        assert isinstance(aborted, Finished)
+        assert aborted.generations[0].finish_reason == "abort"
+        assert aborted.usage.generated == sum(len(t.ids) for t in tokens_of(outputs, "long"))
+        rest = drive(engine, ["other"])
+        assert not tokens_of(rest, "long")
+        assert engine.stats().running == 0
+
+    def test_an_abort_of_the_unknown_is_nothing(self, engine: Engine) -> None:
+        assert engine.abort(["nobody"]) == []
+
+    def test_usage_counts_prompt_and_answer(self, engine: Engine) -> None:
+        before = engine.stats()
+        finished = ask(engine, PROMPT, max_tokens=5)
+        usage = finished.usage
+        assert usage.generated == finished.generations[0].tokens == 5
+        assert 0 < usage.prompt < 200
+        assert 0 <= usage.cached < usage.prompt
+        after = engine.stats()
+        assert after.generated_tokens - before.generated_tokens == 5
+        assert after.prompt_tokens - before.prompt_tokens == usage.prompt
+
+    @pytest.mark.parametrize("prompt", ["", "  \n", []])
+    def test_an_empty_prompt_is_refused(self, engine: Engine, prompt: str | list[Message]) -> None:
+        with pytest.raises(InputError, match="empty"):
+            engine.add(_request("a", prompt))
+
+    def test_a_prompt_longer_than_the_context_fails_alone(self, engine: Engine) -> None:
+        engine.add(_request("good", PROMPT, max_tokens=4))
+        with pytest.raises(InputError) as caught:
+            engine.add(_request("long", "word " * 10_000))
+        assert str(engine.context) in str(caught.value)
+        assert str(caught.value.details["tokens"]) in str(caught.value)
+        assert isinstance(drive(engine, ["good"])[-1], Finished)
+
+    def test_messages_are_a_prompt_too(self, engine: Engine) -> None:
+        messages = [Message(role="user", content=PROMPT)]
+        as_messages = ask(engine, messages).generations[0]
+        assert as_messages == ask(engine, PROMPT).generations[0]
+
+    @pytest.mark.parametrize(
+        "sampling", [{"max_tokens": 0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"n": 1000}]
+    )
+    def test_sampling_out_of_bounds_is_refused(
+        self, engine: Engine, sampling: dict[str, float]
+    ) -> None:
+        with pytest.raises(InputError, match=next(iter(sampling))):
+            engine.add(_request("a", PROMPT, **sampling))
+
+
+class EmbeddingContract:
+    """For engines that embed."""
+
+    @classmethod
+    def load(cls) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[Engine]:
+        loaded = cls.load()
+        yield loaded
+        loaded.close()
+
+    def embed(self, engine: Engine, texts: Sequence[str], id: str = "e") -> Vector:
+        engine.add(EmbedRequest(id=id, texts=list(texts)))
+        (output,) = drive(engine, [id])
+        assert isinstance(output, Embedded), _reason(output)
+        return output.vectors
+
+    def test_vectors_are_unit_float32_of_the_stated_dimension(self, engine: Engine) -> None:
+        vectors = self.embed(engine, ["a cat sat", "rain falls on the roof", "x"])
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (3, engine.dimension)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+    def test_a_batch_across_requests_equals_each_alone(self, engine: Engine) -> None:
+        texts = ["short", "a rather longer text about rain " * 8, "of middling length, perhaps"]
+        alone = [self.embed(engine, [text])[0] for text in texts]
+        engine.add(EmbedRequest(id="one", texts=texts[:2]))
+        engine.add(EmbedRequest(id="two", texts=texts[2:]))
+        outputs = drive(engine, ["one", "two"])
+        found = {output.id: output.vectors for output in outputs if isinstance(output, Embedded)}
+        np.testing.assert_allclose(
+            np.concatenate([found["one"], found["two"]]), np.stack(alone), atol=1e-5
+        )
+
+    def test_similar_texts_are_nearer(self, engine: Engine) -> None:
+        rain, storm, tax = self.embed(
+            engine, ["rain falls today", "rain falls tomorrow", "income tax form"]
+        )
+        assert rain @ storm > rain @ tax
+
+    def test_embedded_tokens_are_counted(self, engine: Engine) -> None:
+        before = engine.stats().embedded_tokens
+        engine.add(EmbedRequest(id="e", texts=["one two three"]))
+        (output,) = drive(engine, ["e"])
+        assert isinstance(output, Embedded)
+        assert output.usage.embedded >= 3
+        assert engine.stats().embedded_tokens - before == output.usage.embedded
+
+    def test_an_aborted_embedding_is_forgotten(self, engine: Engine) -> None:
+        engine.add(EmbedRequest(id="gone", texts=["one"]))
+        engine.add(EmbedRequest(id="kept", texts=["two"]))
+        (aborted,) = engine.abort(["gone"])
+        assert aborted == Finished(id="gone")
+        assert [output.id for output in drive(engine, ["kept"])] == ["kept"]
+        assert engine.stats().running == 0
+
+
+def _reason(output: Output) -> AdjoinError | Output:
+    return from_wire(output.error) if isinstance(output, Failed) else output

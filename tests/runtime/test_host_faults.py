@@ -1,0 +1,154 @@
+"""The life and death of hosts: each test has one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from host_fixtures import (
+    Death,
+    Observed,
+    attached,
+    fake,
+    first_token,
+    nothing,
+    replica_of,
+    say,
+    tree,
+)
+
+from adjoin.errors import EngineError
+from adjoin.runtime.host_link import HostLink
+from adjoin.settings import Settings
+from adjoin.types import ModelLoading, ModelReady, Used
+
+SLOW = fake(words=100_000, interval_s=0.01)
+
+
+async def test_a_cold_call_reports_its_start_and_a_warm_one_does_not(tmp_path: Path) -> None:
+    # Deeper than a socket's address may be long.
+    directory = tmp_path / ("d" * 80) / ("e" * 80)
+    async with attached(directory) as link:
+        seen = Observed()
+        model = link.model("m", SLOW, observe=seen.append)
+        assert await say(model, max_tokens=2) == "one two "
+        phases = [body.phase for body in seen.of(ModelLoading)]
+        assert phases == ["resolve", "template", "fork", "load"]
+        (ready,) = seen.of(ModelReady)
+        (used,) = seen.of(Used)
+        assert used.usage.cold_start_seconds == ready.seconds > 0
+        assert (used.usage.prompt, used.usage.generated) == (3, 2)
+
+        seen.clear()
+        assert await say(model, max_tokens=2) == "one two "
+        assert [type(body) for body in seen] == [Used]
+        assert seen.of(Used)[0].usage.cold_start_seconds == 0
+
+        assert directory.stat().st_mode & 0o777 == 0o700
+        sockets = list(directory.glob("*.sock"))
+        assert [path.stat().st_mode & 0o777 for path in sockets] == [0o600, 0o600]
+
+
+async def test_agents_that_attach_at_once_find_one_host(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    links = await asyncio.gather(*(HostLink.attach(tmp_path, settings) for _ in range(8)))
+    assert len({(await link.status())["pid"] for link in links}) == 1
+    await asyncio.gather(*(link.detach() for link in links[1:]))
+    await links[0].shutdown()
+
+
+async def test_a_killed_host_takes_its_tree_along_and_the_next_call_starts_anew(
+    tmp_path: Path,
+) -> None:
+    async with attached(tmp_path) as link:
+        model = link.model("m", SLOW, observe=nothing)
+        stream, _ = await first_token(model)
+        deaths = await tree(link)
+        os.kill((await link.status())["pid"], signal.SIGKILL)
+        with pytest.raises(EngineError):
+            async for _ in stream:
+                pass
+        await asyncio.gather(*(death.wait() for death in deaths.values()))
+        assert await say(model, max_tokens=2) == "one two "
+
+
+async def test_a_host_killed_during_a_load_leaves_nothing(tmp_path: Path) -> None:
+    async with attached(tmp_path) as link:
+        model = link.model("m", fake(load_s=60), observe=(seen := Observed()).append)
+        call = asyncio.create_task(say(model))
+        while not any(body.phase == "load" for body in seen.of(ModelLoading)):
+            await asyncio.sleep(0)
+        deaths = await tree(link)
+        assert len(deaths) == 3
+        os.kill((await link.status())["pid"], signal.SIGKILL)
+        with pytest.raises(EngineError, match="host"):
+            await call
+        await asyncio.gather(*(death.wait() for death in deaths.values()))
+
+
+async def test_a_killed_template_leaves_its_replicas_and_is_replaced(tmp_path: Path) -> None:
+    async with attached(tmp_path) as link:
+        stream, _ = await first_token(link.model("m", SLOW, observe=nothing))
+        (template,) = (await link.status())["templates"]
+        death = Death(template["pid"])
+        os.kill(template["pid"], signal.SIGKILL)
+        await death.wait()
+        assert await anext(stream)
+        await stream.aclose()
+        assert await say(link.model("n", fake(), observe=nothing)) == "one two three "
+        (fresh,) = (await link.status())["templates"]
+        assert fresh["pid"] != template["pid"]
+        # The orphan still dies with the host.
+        deaths = await tree(link)
+        await link.shutdown()
+        await asyncio.gather(*(death.wait() for death in deaths.values()))
+
+
+async def test_shutdown_leaves_no_process_also_when_one_hangs(tmp_path: Path) -> None:
+    async with attached(tmp_path) as link:
+        hung, _ = await first_token(link.model("m", fake(words=9, hang_after=2), observe=nothing))
+        loading = asyncio.create_task(say(link.model("n", fake(load_s=60), observe=nothing)))
+        while len((await link.status())["replicas"]) < 2:
+            pass
+        deaths = await tree(link)
+        assert len(deaths) == 4
+        await link.shutdown()
+        await asyncio.gather(*(death.wait() for death in deaths.values()))
+        for call in (anext(hung), loading):
+            with pytest.raises(EngineError):
+                await call
+        assert list(tmp_path.glob("*.sock")) == []
+
+
+async def test_a_host_without_agents_ends_after_a_while(tmp_path: Path) -> None:
+    link = await HostLink.attach(tmp_path, Settings(home=tmp_path / "home", host_linger_s=0.1))
+    await say(link.model("m", fake(), observe=nothing))
+    deaths = await tree(link)
+    await link.detach()
+    await asyncio.gather(*(death.wait() for death in deaths.values()))
+
+
+async def test_a_host_outlives_an_agent_that_comes_back(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", host_linger_s=30)
+    link = await HostLink.attach(tmp_path, settings)
+    await say(link.model("m", SLOW, observe=nothing), max_tokens=1)
+    before = await replica_of(link, "m")
+    await link.detach()
+    async with attached(tmp_path) as again:
+        seen = Observed()
+        await say(again.model("m", SLOW, observe=seen.append), max_tokens=1)
+        assert (await replica_of(again, "m"))["pid"] == before["pid"]
+        assert seen.of(ModelLoading) == []
+
+
+async def test_a_load_has_its_time_and_no_process_stays(tmp_path: Path) -> None:
+    async with attached(tmp_path, load_timeout_s=2) as link:
+        seen = Observed()
+        with pytest.raises(EngineError, match=r"not ready after 2 s.*'load'"):
+            await say(link.model("m", fake(load_s=60), observe=seen.append))
+        async with asyncio.timeout(5):
+            while (await link.status())["replicas"]:
+                pass
