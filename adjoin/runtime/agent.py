@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -37,7 +37,17 @@ from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
 from adjoin.transport.remote import Channel
-from adjoin.types import Body, CollectionClient, ModelClient, Passage, Vector
+from adjoin.types import (
+    Body,
+    CollectionClient,
+    Generation,
+    Message,
+    ModelClient,
+    Passage,
+    Sampling,
+    Token,
+    Vector,
+)
 
 _KEPT_GRAPHS = 256
 
@@ -263,8 +273,16 @@ class _LinkedModel:
     async def embed(self, texts: Sequence[str]) -> Vector:
         return await (await self._model()).embed(texts)
 
-    async def generate(self, *args: Any, **kwargs: Any) -> Any:
-        stream = (await self._model()).generate(*args, **kwargs)
+    async def generate(
+        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
+    ) -> AsyncIterator[Token | Generation]:
+        most = self._agent.settings.max_new_tokens
+        if sampling.max_tokens > most:
+            raise InputError(
+                f"max_tokens is {sampling.max_tokens}, the most is {most}",
+                hint="ask for fewer, or raise max_new_tokens",
+            )
+        stream = (await self._model()).generate(prompt, sampling, raw=raw)
         async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 yield piece
