@@ -27,7 +27,7 @@ from adjoin.functions.ingest import (
     scan,
 )
 from adjoin.runtime import protocol as p
-from adjoin.runtime.agent import unwrap
+from adjoin.runtime.conversation import decode, unwrap
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.loop import LoopThread
 from adjoin.runtime.policies.placement import owner_of
@@ -272,7 +272,7 @@ class _DraftChannel:
     async def ask(channel: Channel) -> Any:
         """The next answer; raises what a refusal says."""
         (message, *_), _buffers = await channel.receive()
-        answer = msgspec.msgpack.decode(message, type=p.ToDraft)
+        answer = decode(message, p.ToDraft)
         if isinstance(answer, p.Refused):
             unwrap(message)
         return answer
