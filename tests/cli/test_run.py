@@ -195,6 +195,7 @@ def test_many_runs_for_people(
     [
         ('{"question": "x"}\n{"question": }\n', "in.jsonl:2: not JSON"),
         ('["x"]\n', "in.jsonl:1: not a JSON object"),
+        ("\n", "in.jsonl: there are no inputs"),
         ('{"question": "x", "kk": 1}\n', "in.jsonl:1: workflow 'rag' has no input 'kk'"),
         ('{"question": 5}\n', "in.jsonl:1: input 'question'"),
     ],
