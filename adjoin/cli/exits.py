@@ -117,7 +117,7 @@ def _usage(error: typer.TyperException, arguments: Sequence[str]) -> int:
     path = context.command_path if context is not None else "adjoin"
     message = getattr(error, "format_message", lambda: str(error))()
     if "--json" in arguments:
-        facts = {"message": message, "where": path, "hint": "", "details": {}}
+        facts: dict[str, Any] = {"message": message, "where": path, "hint": "", "details": {}}
         _print_json({"error": {"code": "usage", **facts}})
     if "\n" in message:  # no command was given: what there is, is the message
         print(message, file=sys.stderr)
