@@ -8,8 +8,9 @@ from typing import Literal
 from adjoin.dag import datatypes as dt
 from adjoin.dag.binding import Reference, references, type_of_binding
 from adjoin.dag.datatypes import DataType
-from adjoin.dag.graph import Graph, Stage
+from adjoin.dag.graph import Graph
 from adjoin.dag.names import INPUTS
+from adjoin.dag.stage import Stage
 
 Kind = Literal["input", "output", "model", "collection", "user", "plain"]
 
@@ -81,8 +82,8 @@ def _label(graph: Graph, reference: Reference) -> str:
     """The type that the arrow carries; an input's box shows it already."""
     if reference.root == INPUTS:
         return ""
-    returns = graph.stage(reference.root).function.returns
-    return short(type_of_binding(reference, lambda _: returns))
+    types = {reference.root: graph.stage(reference.root).returns}
+    return short(type_of_binding(reference, types))
 
 
 def _stage_box(stage: Stage) -> Box:

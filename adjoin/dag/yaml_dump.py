@@ -10,10 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from adjoin.dag.annotations import Template
-from adjoin.dag.binding import Binding, write
-from adjoin.dag.graph import Graph, ModelSpec, Scale, Serve, Stage
+from adjoin.dag.binding import Binding
+from adjoin.dag.graph import Graph, ModelSpec, Scale, Serve
 from adjoin.dag.names import format_seconds
 from adjoin.dag.parameter import Parameter
+from adjoin.dag.stage import Stage
+from adjoin.dag.text import write
 from adjoin.dag.yaml_load import API_VERSION, KIND
 
 

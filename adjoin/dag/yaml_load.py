@@ -9,12 +9,14 @@ from typing import Any, TypeAlias
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template
-from adjoin.dag.binding import Binding, container, literal, parse_text
+from adjoin.dag.binding import Binding, container, literal
 from adjoin.dag.build import build
 from adjoin.dag.function import MAX_ATTEMPTS, Function
-from adjoin.dag.graph import Graph, Stage
+from adjoin.dag.graph import Graph
 from adjoin.dag.names import check_name, parse_seconds, suggest
+from adjoin.dag.stage import Stage
 from adjoin.dag.templates import read_confined
+from adjoin.dag.text import parse_text
 from adjoin.dag.yaml_nodes import Node, parse
 from adjoin.dag.yaml_parts import description, entries, input_of, model_of, serve_of
 from adjoin.errors import AdjoinError, GraphError, NotFound, YamlError

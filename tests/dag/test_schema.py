@@ -50,7 +50,7 @@ def test_every_graph_written_out_keeps_to_it(built: dag.Graph) -> None:
 #: What can only be found by loading: names and types of what is referred to, YAML itself.
 BEYOND: tuple[str, ...] = ("names no", "but input", "put into a text", "nothing uses")
 BEYOND += ("wait", "expressions use")
-BEYOND += ("is not a reference", "has no field", "'os'", "Error", "decorate", r"write \$")
+BEYOND += ("is not an expression", "has no field", "'os'", "Error", "decorate", r"write \$")
 BEYOND += ("larger than max", "a tag", "anchor", "alias", "twice", "document", "not valid YAML")
 BEYOND += ("default of", "is null", "duration", "finite", "64-bit", "empty", "directive")
 BEYOND += ("as a key", "must be a text", "character")
