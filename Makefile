@@ -24,10 +24,8 @@ DOCUMENTS := build/rag/documents
 
 demo: $(READY)
 	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
-	$(BIN)/adjoin run $(RAG) --docs $(DOCUMENTS) question="What is FAISS used for?"
-	$(BIN)/adjoin run $(RAG) question="What does the package msgspec do?"
-	$(BIN)/adjoin run $(RAG) question="What is Dask?"
 	$(BIN)/adjoin explain $(RAG)
+	$(BIN)/adjoin run $(RAG) --docs $(DOCUMENTS) --inputs examples/rag/questions.jsonl
 
 test: $(READY)
 	$(BIN)/pytest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -29,7 +28,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"adjoin {version_of('adjoin')}")
+        from adjoin import __version__
+
+        print(f"adjoin {__version__}")
         raise typer.Exit
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from adjoin.cli.options import Cluster, Json, Set, Target, open_runtime, setting
 from adjoin.cli.terminal import (
     Activity,
     note,
+    one_line,
     plain,
     print_json,
     print_table,
@@ -20,7 +21,7 @@ from adjoin.cli.terminal import (
     shorten,
     write,
 )
-from adjoin.errors import InputError
+from adjoin.errors import AdjoinError, InputError
 from adjoin.types import Event, ModelLoading, Passage, Progress, RunPlanned, StageStarted, Tokens
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from adjoin.dag import Graph
 
 _SNIPPET = 100
+_HEADING = 200
 
 
 def run(
@@ -51,9 +53,13 @@ def run(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="Where many runs write a JSON line each."),
+        typer.Option(
+            "--output", metavar="FILE", help="Many runs: write a JSON line each, several at once."
+        ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Of many runs, at once.")] = 16,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1024, help="Of --output: runs at once.")
+    ] = 16,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the answer.")] = False,
     as_json: Json = False,
     cluster: Cluster = None,
@@ -62,8 +68,8 @@ def run(
     """Run a workflow. Tokens are printed as they come, then sources and what each stage took."""
     from adjoin.cli import batch
     from adjoin.cli.fill import check_documents, collection_to_fill, fill
-    from adjoin.loading import load_graph
     from adjoin.cli.values import parse_pairs, read_lines
+    from adjoin.loading import load_graph
 
     settings = settings_of(set_)
     graph = load_graph(workflow, settings)
@@ -80,15 +86,39 @@ def run(
     with open_runtime(cluster, settings) as runtime:
         if docs is not None:
             fill(runtime, graph, docs, collection_name)
-        if inputs_file is not None:
-            return batch.run_many(runtime, graph, many, output, concurrency)
-        report = stream(runtime, graph, values, silent=as_json)
+        if inputs_file is None:
+            _run_one(runtime, graph, values, quiet=quiet, as_json=as_json)
+            return 0
+        if output is None and not as_json:
+            return _show_many(runtime, graph, many, quiet=quiet)
+        return batch.run_many(runtime, graph, many, output, concurrency)
+
+
+def _run_one(
+    runtime: Runtime, graph: Graph, values: Mapping[str, Any], *, quiet: bool, as_json: bool = False
+) -> None:
+    report = stream(runtime, graph, values, silent=as_json)
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
         _print_sources(report)
         _print_stages(report)
-    return 0
+
+
+def _show_many(
+    runtime: Runtime, graph: Graph, many: Sequence[Mapping[str, Any]], *, quiet: bool
+) -> int:
+    """One after another, for people to read; returns the exit code of the first error, or 0."""
+    code = 0
+    for values in many:
+        print(*(shorten(f"{key}: {value}", _HEADING) for key, value in values.items()), sep="\n")
+        try:
+            _run_one(runtime, graph, values, quiet=quiet)
+        except AdjoinError as error:
+            note(f"error: {one_line(str(error))}")
+            code = code or error.exit_code
+        print(flush=True)
+    return code
 
 
 def stream(
@@ -151,23 +181,25 @@ class _View:
         if self._silent:
             return
         rest, _ = texts_and_passages(outputs)
-        shown = self._text
         for name, value in rest.items():
             text = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
-            if shown and text.startswith(shown):
+            shown = self._text.rstrip()
+            if shown and text.lstrip().startswith(shown):
                 # what a function after the model added, such as citations
-                write(text[len(shown) :])
-                shown = ""
-                continue
+                write(text.lstrip()[len(shown) :])
+            else:
+                self._end_line()
+                write(f"{name}: {text}" if len(rest) > 1 else text)
+                self._text = text
             self._end_line()
-            write(f"{name}: {text}\n" if len(rest) > 1 else f"{text}\n")
-            self._text = ""
-        self._end_line()
 
     def close(self) -> None:
         self._activity.hide()
+        self._end_line()
 
     def _write(self, text: str) -> None:
+        if not self._text:
+            text = text.lstrip()  # chat templates leave a space before the first word
         if text:
             self._activity.hide()
             write(text)

@@ -1,6 +1,6 @@
 """Questions answered from documents: the workflow of ``workflow.yaml``, in Python.
 
-    python examples/rag/app.py FOLDER "What is Dask?"
+python examples/rag/app.py FOLDER "What is Dask?"
 """
 
 from __future__ import annotations

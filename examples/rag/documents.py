@@ -43,9 +43,8 @@ def required_packages() -> Iterator[Distribution]:
 
 def description(package: Distribution) -> str:
     """The package as one Markdown document."""
-    metadata = package.metadata
-    name, summary = metadata["Name"], metadata.get("Summary", "")
-    body = metadata.get("Description") or str(metadata.get_payload() or "")  # type: ignore[attr-defined]
+    metadata = package.metadata.json
+    name, summary, body = (str(metadata.get(key, "")) for key in ("name", "summary", "description"))
     text = re.sub(r"\n{3,}", "\n\n", _NOISE.sub("", body)).strip()
     if len(text) > MAX_CHARACTERS:
         text = text[:MAX_CHARACTERS].rpartition("\n")[0]

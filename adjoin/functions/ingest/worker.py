@@ -34,7 +34,7 @@ class Parsed(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """``exhausted`` says that this process has no memory left for the next file."""
+    """``exhausted`` says that this process may lack memory for the next file."""
 
     reason: str
     skipped: bool
@@ -78,7 +78,9 @@ def _answer(request: Request) -> Answer:
     except OSError as error:
         return Refused(f"it cannot be read: {error.strerror or error}", False)
     except Exception as error:  # noqa: BLE001 - a parser may raise anything for a bad file
-        return Refused(f"it cannot be parsed: {type(error).__name__}: {error}", False)
+        # Libraries in C have names of their own for a lack of memory.
+        reason = f"it cannot be parsed: {type(error).__name__}: {error}"
+        return Refused(reason, False, exhausted=True)
     if sum(len(section.text) for section in sections) > request.max_text_bytes:
         return Refused(f"its text is longer than {request.max_text_bytes} characters", False)
     return Parsed(tuple(sections))

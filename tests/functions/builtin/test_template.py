@@ -17,6 +17,11 @@ PASSAGES = [
     Passage(id="2", text="beta", source="b.md"),
 ]
 VALUES: dict[str, Any] = {"name": "Bob", "passages": PASSAGES, "nothing": None}
+NUMBERED = """{% for p in passages %}
+{{ loop.index }}. {{ p.text }}{% if p.metadata.page %} (p. {{ p.metadata.page }}){% endif %}
+
+{% endfor %}
+End"""
 
 
 @pytest.mark.parametrize(
@@ -27,8 +32,7 @@ VALUES: dict[str, Any] = {"name": "Bob", "passages": PASSAGES, "nothing": None}
         ("[{{ nothing }}]", "[]"),
         ("{{ passages }}", "[a.md] alpha\n\n[b.md] beta"),
         (
-            "{% for p in passages %}\n{{ loop.index }}. {{ p.text }}{% if p.metadata.page %}"
-            + " (p. {{ p.metadata.page }}){% endif %}\n\n{% endfor %}\nEnd",
+            NUMBERED,
             "1. alpha (p. 3)\n2. beta\nEnd",
         ),
         ("{{ passages | map(attribute='text') | join(', ') }}", "alpha, beta"),
@@ -98,9 +102,9 @@ BIG = "{% set b = range(9999) | join('x') %}"
         "{% set x = 'ab' %}" + "{% set x = x ~ x %}" * 60,
         "{% set x = 'ab' %}" + "{% set x = x + x %}" * 60,
         "{% set x = [1] %}" + "{% set x = x + x %}" * 60,
-        "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
-        "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60 + "{{ x }}",
-        "{% set x = {'a': 1} %}" + "{% set x = {'a': x, 'b': x} %}" * 60 + "{{ x }}",
+        "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60,
+        "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60,
+        "{% set x = {'a': 1} %}" + "{% set x = {'a': x, 'b': x} %}" * 60,
         BIG + "{{ b | replace('x', b) }}",
         BIG + "{{ b | replace('', b) }}",
         BIG + "{{ range(9999) | join(b) }}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,11 +107,26 @@ def test_a_child_that_does_not_answer_is_ended(tmp_path: Path) -> None:
         assert child.returncode == -signal.SIGKILL
 
 
-def test_a_file_that_takes_too_much_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "data"), [("a.txt", b"text" * 10_000_000), ("a.html", b"<p>text" * 1_000_000)]
+)
+def test_a_file_that_takes_too_much_memory(tmp_path: Path, name: str, data: bytes) -> None:
     with Parser(Limits(memory_mb=32)) as parser:
-        hungry = outcome(parser, tmp_path / "a.html", b"<p>" * 3_000_000)
+        hungry = outcome(parser, tmp_path / name, data)
         assert isinstance(hungry, ParseFailure)
+        assert not hungry.skipped
         assert isinstance(outcome(parser, tmp_path / "b.txt", b"next"), Document)
+
+
+def test_the_system_limits_the_child(tmp_path: Path) -> None:
+    with Parser(Limits(memory_mb=512, timeout_s=7)) as parser:
+        outcome(parser, tmp_path / "a.txt", b"text")
+        assert parser._child is not None
+        pid = parser._child.pid
+        memory, _ = resource.prlimit(pid, resource.RLIMIT_AS)
+        assert 512 * 2**20 <= memory < 2**33
+        assert 7 <= resource.prlimit(pid, resource.RLIMIT_CPU)[0] <= 7 + 5
+        assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (0, 0)
 
 
 def test_too_much_text(tmp_path: Path) -> None:

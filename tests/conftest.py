@@ -1,0 +1,56 @@
+"""The default tests have no network, no models and no settings but their own."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+_MODELS_TIMEOUT_S = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("models") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_MODELS_TIMEOUT_S))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Real models come from the user's own store, everything else from nowhere."""
+    if any(item.get_closest_marker("models") for item in session.items):
+        return
+    for name in [name for name in os.environ if name.startswith("ADJOIN_")]:
+        del os.environ[name]
+    os.environ |= {
+        "ADJOIN_CONFIG": os.devnull,
+        "ADJOIN_HOME": tempfile.mkdtemp(prefix="adjoin-tests-"),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.node.get_closest_marker("models"):
+        yield
+        return
+    connect = socket.socket.connect
+
+    def checked(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+            raise AssertionError(f"a test connects to {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", checked)
+    yield
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
