@@ -65,11 +65,16 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Shape:
-    """How large a box is; the picture of a nested workflow is in its lower part."""
+    """How large a box is; the picture of a nested workflow is in its lower part.
+
+    Attributes:
+        stack: by how much the boxes behind it stand out.
+    """
 
     width: float
     height: float
-    inner: _Picture | None
+    stack: float
+    inner: _Picture | None = None
 
 
 def _picture(found: Diagram) -> _Picture:
@@ -85,7 +90,10 @@ def _picture(found: Diagram) -> _Picture:
     parts: list[str] = []
     routes = []
     for arrow in found.arrows:
-        ends = shapes[arrow.source].height / 2, shapes[arrow.target].height / 2
+        ends = (
+            shapes[arrow.source].height / 2,
+            shapes[arrow.target].height / 2 + shapes[arrow.target].stack,
+        )
         route = _between(layout.routes[arrow.source, arrow.target], *ends)
         routes.append(route)
         parts.append(_path(route, arrow.conditional))
@@ -100,10 +108,11 @@ def _shape(box: Box) -> _Shape:
     lines = _lines(box)
     width = max(88.0, 28 + max(min(len(text), 60) * size for _, text, size in lines))
     height = _HEIGHT + _LINE * max(0, len(lines) - 2)
+    stack = 8.0 if box.many else 0.0
     if box.inner is None:
-        return _Shape(width, height, None)
+        return _Shape(width, height, stack)
     inner = _picture(box.inner)
-    return _Shape(max(width, inner.width + 2 * _MARGIN), height + inner.height, inner)
+    return _Shape(max(width, inner.width + 2 * _MARGIN), height + inner.height, stack, inner)
 
 
 def _lines(box: Box) -> list[tuple[str, str, float]]:
@@ -123,7 +132,7 @@ def _box(box: Box, shape: _Shape, centre: Point) -> Iterator[str]:
     fill, stroke = _FILLS[box.kind]
     radius = _HEIGHT / 2 if box.kind in ("input", "output") else 9
     dash = ' stroke-dasharray="5 4"' if box.conditional else ""
-    for shift in (8, 4, 0) if box.many else (0,):
+    for shift in (shape.stack, shape.stack / 2, 0) if box.many else (0,):
         yield (
             f'<rect x="{left + shift:.1f}" y="{top - shift:.1f}" width="{width:.1f}" '
             f'height="{height:g}" rx="{radius:g}" fill="{fill}" stroke="{stroke}" '
