@@ -188,7 +188,8 @@ def _outputs(node: Node) -> tuple[dict[str, Binding], bool]:
 def _blamed(spec: Mapping[str, Node], error: GraphError) -> Node:
     """The node that an error of the graph is about."""
     if (output := error.details.get("output")) is not None:
-        return spec["outputs"].mapping("outputs").get(str(output), spec["outputs"])
+        outputs = spec["outputs"]
+        return outputs.value[output] if isinstance(outputs.value, dict) else outputs
     stages = spec["stages"]
     if (stage := error.details.get("stage")) is None:
         return stages

@@ -147,7 +147,7 @@ def _stages(draw: st.DrawFn, id: str, sources: list[_Source], depth: int, fragil
     bindings: dict[str, Binding]
     if function is TOTAL:
         bindings = {"items": container([draw(operands), draw(operands)])}
-        if items and draw(st.booleans()):
+        if draw(st.booleans()) and items:
             bindings = {"items": draw(st.sampled_from(items))}
     elif function in (ADD, EITHER):
         bindings = {"x": draw(operands), "y": draw(operands)}
