@@ -17,7 +17,7 @@ from control_library import (
 import adjoin
 from adjoin import dag
 from adjoin.dag import Each, Reference
-from adjoin.errors import GraphError, InputError, StageError
+from adjoin.errors import Cancelled, GraphError, InputError, StageError
 
 
 @dag.workflow
@@ -87,6 +87,13 @@ def test_what_an_element_that_failed_does(on_error: str, expected: list[Any]) ->
         '["${answers}", "${samples}", "${twice}"]',
     )
     assert executed(graph, q="a bad c")[0][0] == expected
+
+
+def test_a_cancelled_run_is_no_failed_element() -> None:
+    each = Each(Reference("x"), on_error="skip")
+    assert each.gather([1, StageError("x"), 3]) == [1, 3]
+    with pytest.raises(Cancelled):
+        each.gather([1, Cancelled("stop"), 3])
 
 
 def test_by_default_an_element_that_failed_fails_the_stage() -> None:

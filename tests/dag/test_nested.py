@@ -125,7 +125,7 @@ def nested(depth: int) -> dag.Workflow:
 
 def test_nesting_is_bounded_and_wide_nesting_is_quick() -> None:
     graph = nested(16).graph
-    assert graph.depth == 16 and len(graph.nested) == 15
+    assert graph.depth == 16 and len(graph.nested) == 15 and graph.functions == {TOLD}
     assert dag.from_wire(graph.to_wire(), lambda ref, _: REGISTRY[ref]) == graph
     assert dag.load_yaml(graph.to_yaml(), registry=REGISTRY) == graph
     assert len(graph.to_svg()) < 200_000 and len(graph.to_mermaid()) < 50_000
