@@ -9,7 +9,7 @@ import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.binding import Binding, evaluate
-from adjoin.errors import AdjoinError, InputError
+from adjoin.errors import AdjoinError, Cancelled, InputError
 
 MAX_ELEMENTS = 10_000
 AT_ONCE, MAX_AT_ONCE = 32, 1_000
@@ -67,7 +67,8 @@ class Each(msgspec.Struct, frozen=True, omit_defaults=True):
         """The stage's value from its elements' values and errors, in order.
 
         Raises:
-            AdjoinError: of the first element that failed, with ``on_error`` fail.
+            AdjoinError: of the first element that failed, with ``on_error`` fail; that the run was
+                cancelled is no failure of an element, and always raised.
         """
         return list(self._gathered(outcomes))
 
@@ -75,7 +76,7 @@ class Each(msgspec.Struct, frozen=True, omit_defaults=True):
         for outcome in outcomes:
             if not isinstance(outcome, AdjoinError):
                 yield outcome
-            elif self.on_error == "fail":
+            elif self.on_error == "fail" or isinstance(outcome, Cancelled):
                 raise outcome
             elif self.on_error == "collect":
                 yield {"error": {"code": outcome.code, "message": str(outcome)}}

@@ -157,7 +157,7 @@ def _check_site(stage: Stage, site: Site, found: DataType) -> None:
         _check_each(stage, site, found)
     elif not dt.assignable(found, dt.BOOLEAN):
         raise GraphError(
-            f"a condition is true or false, but {_origin(site.binding)} {found}",
+            f"a condition is true or false, but {_origin(site)} {found}",
             hint="compare it with something, such as ${a > 0} or ${a != null}",
         )
     elif site.name == "repeat":
@@ -170,7 +170,7 @@ def _check_argument(stage: Stage, site: Site, found: DataType) -> None:
         return
     if not dt.assignable(found, parameter.type):
         raise GraphError(
-            f"{stage.function.name!r} takes {parameter.type}, but {_origin(site.binding)} {found}"
+            f"{stage.function.name!r} takes {parameter.type}, but {_origin(site)} {found}"
         )
     if isinstance(site.binding, Literal) and (
         reason := parameter.bounds.broken_by(site.binding.value)
@@ -178,8 +178,9 @@ def _check_argument(stage: Stage, site: Site, found: DataType) -> None:
         raise GraphError(reason)
 
 
-def _origin(bound: Binding) -> str:
-    if isinstance(bound, Expression):
+def _origin(site: Site) -> str:
+    bound = site.binding
+    if isinstance(bound, Expression) or (isinstance(bound, Reference) and bound.root in site.names):
         return f"{bound} is"
     if not isinstance(bound, Reference):
         return "it is given"
@@ -195,7 +196,7 @@ def _check_each(stage: Stage, site: Site, found: DataType) -> None:
     wanted = dt.INTEGER if each.counts else dt.list_of(dt.ANY)
     if not dt.assignable(found, wanted):
         what = "the number of elements" if each.counts else "a list"
-        raise GraphError(f"each takes {what}, but {_origin(site.binding)} {found}")
+        raise GraphError(f"each takes {what}, but {_origin(site)} {found}")
     if each.on_error not in ON_ERROR:
         raise GraphError(f"on_error is {', '.join(ON_ERROR)}, not {each.on_error!r}")
     _check_count("at_once", each.at_once, MAX_AT_ONCE)

@@ -25,8 +25,8 @@ from adjoin.errors import GraphError, InputError
 #: Items of a list that an expression is handed: without loops, in a loop, in two of them. The CEL
 #: implementation copies a list for each item that a loop adds.
 MAX_ITEMS = (10_000, 1_000, 100)
-#: Values in all, and levels of lists and maps in each other.
-MAX_VALUES, MAX_DEPTH = 100_000, 32
+#: Values and characters of text in all, and levels of lists and maps in each other.
+MAX_VALUES, MAX_CHARACTERS, MAX_DEPTH = 100_000, 1_000_000, 32
 _INTEGERS = range(-(2**63), 2**63)
 
 Path = tuple[str, tuple[str | int, ...]]
@@ -92,15 +92,18 @@ def compute(source: str, scope: Mapping[str, Any]) -> Any:
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"${{{source[:80]}}} cannot be computed: {_reason(error)}",
-            hint="null and missing parts can be tested with == null and has(…)",
+            hint="test what may be null or missing with == null and has(…); convert numbers with "
+            "int(…) and double(…)",
         ) from None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"there is no {error}"
-    first = str(error).partition("\n")[0]
-    return first.partition(". ")[0].partition(". CEL")[0][:200]
+    text = str(error).partition("\n")[0]
+    if isinstance(error, TypeError) and ("overload" in text or "nsupported operation" in text):
+        return "an operator does not take these values"
+    return text.partition(". ")[0][:200]
 
 
 def _length(value: Any) -> int | None:
@@ -133,6 +136,7 @@ class _Plain:
     def __init__(self, most: int) -> None:
         self.most = most
         self.left = MAX_VALUES
+        self.characters = MAX_CHARACTERS
 
     def project(self, value: Any, wanted: list[tuple[str | int, ...]], depth: int) -> Any:
         """Of a value the parts on these paths; what is not there is left out."""
@@ -161,7 +165,12 @@ class _Plain:
         self.left -= 1
         if self.left < 0 or depth < 0:
             raise ValueError(f"more than {MAX_VALUES} values or {MAX_DEPTH} levels")
-        if value is None or isinstance(value, str | bool | float):
+        if isinstance(value, str):
+            self.characters -= len(value)
+            if self.characters < 0:
+                raise ValueError(f"more than {MAX_CHARACTERS} characters of text")
+            return value
+        if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int):
             if value not in _INTEGERS:
@@ -261,7 +270,9 @@ def type_of_binary(operator: str, left: DataType, right: DataType) -> DataType:
         return dt.list_of(dt.union(left.args[0], right.args[0]))
     if left == right and left.kind in ("integer", "number", "string"):
         return left
-    return dt.NUMBER if {left.kind, right.kind} == {"integer", "number"} else dt.ANY
+    if {left.kind, right.kind} == {"integer", "number"}:
+        raise dt.NoSuchStep(f"{shown} cannot be computed: convert one with double(…) or int(…)")
+    return dt.ANY
 
 
 def _require(shown: str, wanted: DataType, *operands: DataType) -> None:

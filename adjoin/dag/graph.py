@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from adjoin.dag.binding import Binding, evaluate, references
+from adjoin.dag.function import Function
 from adjoin.dag.names import INPUTS, suggest
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.stage import Stage
@@ -146,6 +147,13 @@ class Graph:
     @functools.cached_property
     def _collections(self) -> frozenset[str]:
         return frozenset[str]().union(*(stage.collections for stage in self.stages))
+
+    @functools.cached_property
+    def functions(self) -> frozenset[Function]:
+        """The functions in Python, built-in or not, those of nested workflows included."""
+        used = {stage.function for stage in self.stages}
+        own = frozenset(function for function in used if function.graph is None)
+        return own.union(*(each.graph.functions for each in used if each.graph is not None))
 
     @functools.cached_property
     def skippable(self) -> frozenset[str]:

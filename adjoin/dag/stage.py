@@ -35,6 +35,10 @@ class Site:
     is_argument: bool = False
 
     @property
+    def is_condition(self) -> bool:
+        return self.name == "when" and not self.is_argument
+
+    @property
     def references_outside(self) -> Iterator[str]:
         return (ref.root for ref in references(self.binding) if ref.root not in self.names)
 
