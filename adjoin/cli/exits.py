@@ -116,7 +116,10 @@ def _usage(error: typer.TyperException) -> int:
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "adjoin"
     message = getattr(error, "format_message", lambda: str(error))()
-    _line(f"error: {message.rstrip('.')}; see {path} --help")
+    if "\n" in message:  # no command was given: what there is, is the message
+        print(message, file=sys.stderr)
+    else:
+        _line(f"error: {message.rstrip('.')}; see {path} --help")
     return _USAGE
 
 

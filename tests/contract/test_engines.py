@@ -11,6 +11,8 @@ from adjoin.settings import Settings
 from adjoin.types import Scalar
 
 _ANSWER = "red then orange and yellow, green, blue, indigo and last of all the violet one " * 8
+#: What the engines' libraries warn of is not ours to mend.
+_THEIRS = "ignore"
 
 
 def load(spec: LoadSpec) -> Engine:
@@ -39,6 +41,7 @@ class TestFakeEmbedding(EmbeddingContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestVllmGeneration(GenerationContract):
     @classmethod
     def load(cls) -> Engine:
@@ -48,6 +51,7 @@ class TestVllmGeneration(GenerationContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestTransformersGeneration(GenerationContract):
     @classmethod
     def load(cls) -> Engine:
@@ -57,6 +61,7 @@ class TestTransformersGeneration(GenerationContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestTransformersEmbedding(EmbeddingContract):
     @classmethod
     def load(cls) -> Engine:
