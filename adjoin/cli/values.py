@@ -68,7 +68,9 @@ def read_lines(graph: Graph, path: Path, defaults: Mapping[str, Any]) -> list[di
             raise InputError(str(error), where=where) from None
         found.append({**defaults, **values})
     if not found:
-        raise InputError("there are no inputs", where=str(path), hint="write one JSON object a line")
+        raise InputError(
+            "there are no inputs", where=str(path), hint="write one JSON object a line"
+        )
     return found
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.binding import Binding, evaluate
-from adjoin.errors import AdjoinError, Cancelled, InputError
+from adjoin.errors import AdjoinError, Cancelled, InputError, root_cause
 
 MAX_ELEMENTS = 10_000
 AT_ONCE, MAX_AT_ONCE = 32, 1_000
@@ -79,7 +79,8 @@ class Each(msgspec.Struct, frozen=True, omit_defaults=True):
             elif self.on_error == "fail" or isinstance(outcome, Cancelled):
                 raise outcome
             elif self.on_error == "collect":
-                yield {"error": {"code": outcome.code, "message": str(outcome)}}
+                cause = root_cause(outcome)
+                yield {"error": {"code": cause.code, "message": str(cause)}}
 
 
 class Repeat(msgspec.Struct, frozen=True, omit_defaults=True):

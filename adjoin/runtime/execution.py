@@ -161,7 +161,7 @@ async def _run_graph(
         try:
             runs = not stage.skipped_by(frozenset(skipped)) and stage.should_run(scope)
         except AdjoinError as error:
-            raise StageError.of(task.run, where, 1, error) from None
+            raise StageError.of(task.run, where, 1, error) from error
         if runs:
             scope[stage.id] = await _fan_out(task, stage, scope, where, meter)
         else:
@@ -181,7 +181,7 @@ async def _fan_out(
     try:
         elements = stage.elements(scope)
     except AdjoinError as error:
-        raise StageError.of(task.run, place, 1, error) from None
+        raise StageError.of(task.run, place, 1, error) from error
     if elements is None or stage.each is None:
         return await _repeat(task, stage, scope, place, meter)
     gate = asyncio.Semaphore(stage.each.at_once)
@@ -196,7 +196,7 @@ async def _fan_out(
             except AdjoinError as error:
                 if fails:
                     raise
-                outcomes[index] = error.__cause__ if isinstance(error, StageError) else error
+                outcomes[index] = error
 
     await _all(run(index) for index in range(len(elements)))
     return stage.gather(outcomes)
@@ -219,7 +219,7 @@ async def _repeat(
     except StageError:
         raise
     except AdjoinError as error:
-        raise StageError.of(task.run, place, 1, error) from None
+        raise StageError.of(task.run, place, 1, error) from error
 
 
 async def _attempts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import cloudpickle
 
@@ -16,17 +15,8 @@ from adjoin.runtime import protocol as p
 @functools.lru_cache(maxsize=256)
 def definition(graph: Graph) -> p.Define:
     """A graph as an agent gets it, with the user's functions pickled by a trusted client."""
-    functions = {function.ref: cloudpickle.dumps(function) for function in _users(graph)}
+    functions = {function.ref: cloudpickle.dumps(function) for function in graph.functions}
     return p.Define(graph=graph.to_wire(), functions=functions)
-
-
-def _users(graph: Graph) -> Iterator[Function]:
-    """The user's functions, also those of nested workflows."""
-    for stage in graph.stages:
-        if stage.function.graph is not None:
-            yield from _users(stage.function.graph)
-        elif not stage.function.is_builtin:
-            yield stage.function
 
 
 def read_graph(defined: p.Define) -> Graph:

@@ -36,7 +36,7 @@ def _graph(
             runs = not stage.skipped_by(frozenset(skipped)) and stage.should_run(scope)
             scope[stage.id] = _stage(stage, scope, call, path, executed) if runs else None
         except AdjoinError as error:
-            raise StageError.of("", path + stage.id, 1, error) from None
+            raise StageError.of("", path + stage.id, 1, error) from error
         if not runs:
             skipped.add(stage.id)
     return graph.resolve_outputs(scope)

@@ -57,26 +57,26 @@ def hang(word: str) -> str:
 
 
 @adjoin.workflow
-def fan_out(text: str):
+def fan_out(text: str) -> Any:
     words = split(text)
     loud = shout(adjoin.each(words))
     return join(loud)
 
 
 @adjoin.workflow
-def tolerant(text: str):
+def tolerant(text: str) -> Any:
     words = split(text)
     return shout.options(on_error="skip")(adjoin.each(words))
 
 
 @adjoin.workflow
-def collecting(text: str):
+def collecting(text: str) -> Any:
     words = split(text)
     return shout.options(on_error="collect")(adjoin.each(words))
 
 
 @adjoin.workflow
-def either(text: str):
+def either(text: str) -> Any:
     words = split(text)
     many = join.options(when=adjoin.size(words) > 2)(words)
     few = shout.options(when=adjoin.size(words) <= 2)(text)
@@ -84,31 +84,30 @@ def either(text: str):
 
 
 @adjoin.workflow
-def growing(start: str):
-    grown = grow.options(repeat=adjoin.until(lambda result: result["size"] >= 4, max=10))(
-        text=start, mark="x"
-    )
-    return grown
+def growing(start: str) -> Any:
+    until = adjoin.until(lambda result: result["size"] >= 4, max=10)
+    grown = grow.options(repeat=until)(text=start, mark="x")
+    return {"grown": grown}
 
 
 @adjoin.workflow
-def sentence(text: str):
+def sentence(text: str) -> Any:
     words = split(text)
     return join(shout(adjoin.each(words)))
 
 
 @adjoin.workflow
-def nested(texts: list[str]):
+def nested(texts: list[str]) -> Any:
     return sentence(text=adjoin.each(texts))
 
 
 @adjoin.workflow(models={"fast": FAST})
-def samples(question: str, n: int = 3):
+def samples(question: str, n: int = 3) -> Any:
     return fn.generate.options(each=n)(question, model="fast")
 
 
 @adjoin.workflow
-def race(text: str):
+def race(text: str) -> Any:
     slow = after(5.0, text)
     quick = after(0.0, text)
     loud = shout(quick)
@@ -149,13 +148,13 @@ def test_conditions_choose_a_branch_and_the_other_is_null(runtime: Runtime) -> N
 
 def test_a_loop_ends_when_its_condition_holds(runtime: Runtime) -> None:
     events = list(runtime.stream(growing, start="a"))
-    assert events[-1].body.outputs["output"] == {"text": "axxx", "size": 4}  # type: ignore[union-attr]
+    assert events[-1].body.outputs["grown"] == {"text": "axxx", "size": 4}  # type: ignore[union-attr]
     assert [p for p in places(events, StageCompleted) if "#" in p] == [
         "grown#1",
         "grown#2",
         "grown#3",
     ]
-    assert runtime.run(growing, start="")["text"] == "xxxx"
+    assert runtime.run(growing, start="")["grown"]["text"] == "xxxx"
 
 
 def test_a_workflow_is_a_function(runtime: Runtime) -> None:
@@ -185,7 +184,7 @@ def test_a_fast_branch_never_waits_for_a_slow_sibling(runtime: Runtime) -> None:
 
 def test_retries_below_a_stage_are_its_policy(runtime: Runtime) -> None:
     @adjoin.workflow
-    def stubborn(text: str):
+    def stubborn(text: str) -> Any:
         words = split(text)
         return shout.options(attempts=3)(adjoin.each(words))
 
