@@ -109,6 +109,13 @@ def test_a_wrong_command_line(
     assert err.count("\n") == 1
 
 
+def test_json_gets_a_wrong_command_line_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["code"] == "usage"
+    assert err.startswith("error: ")
+
+
 def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     out, err = capsys.readouterr()
