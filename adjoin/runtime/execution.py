@@ -298,7 +298,7 @@ async def _all(work: Any) -> None:
         first = failed.exceptions[0]
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from None
+        raise first from first.__cause__  # not from the group, which hides the cause
 
 
 def _sealed(value: Any) -> Any:

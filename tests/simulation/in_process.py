@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -46,7 +46,7 @@ class _World:
 
     def __init__(self, cluster: InProcessCluster, name: str) -> None:
         self.name = self.address = name
-        self.threads = ThreadPoolExecutor(2)
+        self.threads: Executor = ThreadPoolExecutor(2)
         self.pull = cluster.pull
 
     def model(self, *_: Any) -> Any:
