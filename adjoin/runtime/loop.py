@@ -36,18 +36,20 @@ class LoopThread:
 
     def iterate(self, source: AsyncIterator[_T]) -> Generator[_T]:
         """Pull from an asynchronous iterator; closing this one closes that one."""
+        turn = asyncio.Lock()
         try:
-            while (item := self.call(_next(source))) is not _END:
+            while (item := self.call(_next(source, turn))) is not _END:
                 yield item  # type: ignore[misc]
         finally:
-            self.call(_close(source))
+            self.call(_close(source, turn))
 
     async def bridge_iterate(self, source: AsyncIterator[_T]) -> AsyncGenerator[_T]:
+        turn = asyncio.Lock()
         try:
-            while (item := await self.bridge(_next(source))) is not _END:
+            while (item := await self.bridge(_next(source, turn))) is not _END:
                 yield item  # type: ignore[misc]
         finally:
-            await self.bridge(_close(source))
+            await self.bridge(_close(source, turn))
 
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -72,11 +74,15 @@ class LoopThread:
 _END = object()
 
 
-async def _next(source: AsyncIterator[_T]) -> _T | object:
-    return await anext(source, _END)
+async def _next(source: AsyncIterator[_T], turn: asyncio.Lock) -> _T | object:
+    async with turn:
+        return await anext(source, _END)
 
 
-async def _close(source: AsyncIterator[Any]) -> None:
+async def _close(source: AsyncIterator[Any], turn: asyncio.Lock) -> None:
+    """Close it when the step before has really ended: an interrupted caller does not wait for that,
+    and a generator that runs cannot be closed."""
     close = getattr(source, "aclose", None)
     if close is not None:
-        await close()
+        async with turn:
+            await close()

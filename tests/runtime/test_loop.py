@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from adjoin.runtime import loop as loop_module
+from adjoin.runtime.loop import LoopThread
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    made = LoopThread("test")
+    yield made
+    made.stop()
+
+
+class Source:
+    """Gives one item, then waits; it ends only when somebody has begun to close it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting = threading.Event()
+        self.closed = threading.Event()
+        self._closing = asyncio.Event()
+        close = loop_module._close
+
+        async def closing(*arguments: Any) -> None:
+            self._closing.set()
+            await close(*arguments)
+
+        monkeypatch.setattr(loop_module, "_close", closing)
+
+    async def items(self) -> AsyncIterator[int]:
+        try:
+            yield 1
+            self.waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            await self._closing.wait()
+            self.closed.set()
+
+
+def interrupted(waiting: threading.Event) -> Callable[[Future[Any]], Any]:
+    def result(_: Future[Any]) -> Any:
+        waiting.wait()
+        raise KeyboardInterrupt
+
+    return result
+
+
+def test_an_interrupt_while_the_next_item_is_waited_for(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(monkeypatch)
+    items = loop.iterate(source.items())
+    assert next(items) == 1
+    with monkeypatch.context() as patch:
+        real = Future.result
+        interrupt = interrupted(source.waiting)
+
+        def once(self: Future[Any], timeout: float | None = None) -> Any:
+            patch.setattr(Future, "result", real)
+            return interrupt(self)
+
+        patch.setattr(Future, "result", once)
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
+    assert source.closed.is_set()
+
+
+async def test_a_cancelled_task_while_the_next_item_is_waited_for(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(monkeypatch)
+
+    async def read() -> None:
+        async for _ in loop.bridge_iterate(source.items()):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.to_thread(source.waiting.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(source.closed.wait)
+
+
+def test_closing_closes_the_source(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(monkeypatch)
+    items = loop.iterate(source.items())
+    next(items)
+    items.close()
+    assert source.closed.is_set()
