@@ -238,9 +238,10 @@ def _check_types(
     def root_type(reference: Reference) -> DataType:
         if reference.root == INPUTS:
             return inputs[str(reference.path[0])]
-        return stages[reference.root].function.returns
+        return stages[reference.root].returns
 
     for stage in stages.values():
+        _ = stage.returns  # wrong where arguments are that the result depends on
         for name, bound in stage.bindings.items():
             try:
                 found = type_of_binding(bound, root_type)

@@ -81,7 +81,7 @@ def _label(graph: Graph, reference: Reference) -> str:
     """The type that the arrow carries; an input's box shows it already."""
     if reference.root == INPUTS:
         return ""
-    returns = graph.stage(reference.root).function.returns
+    returns = graph.stage(reference.root).returns
     return short(type_of_binding(reference, lambda _: returns))
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from adjoin.dag.binding import Binding, Literal, evaluate, references
+from adjoin.dag.datatypes import DataType
 from adjoin.dag.function import Function, Policy
 from adjoin.dag.names import INPUTS, suggest
 from adjoin.dag.parameter import Parameter
-from adjoin.errors import InputError, NotFound
+from adjoin.errors import DefinitionError, GraphError, InputError, NotFound
 from adjoin.types import Scalar
 
 
@@ -82,6 +83,22 @@ class Stage:
         if bound is None and (found := self.function.parameter(parameter)) is not None:
             bound = found.default
         return bound.value if isinstance(bound, Literal) else None
+
+    @functools.cached_property
+    def returns(self) -> DataType:
+        """The type of its result.
+
+        Raises:
+            GraphError: arguments that it depends on are wrong.
+        """
+        if self.function.result is None:
+            return self.function.returns
+        try:
+            return self.function.result(self.bindings)
+        except DefinitionError as error:
+            where = f"stage {self.id!r}, {error.where}" if error.where else f"stage {self.id!r}"
+            message = f"{where}: {error.message}"
+            raise GraphError(message, hint=error.hint, stage=self.id) from None
 
     @functools.cached_property
     def roots(self) -> frozenset[str]:

@@ -14,6 +14,7 @@ from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template, hints_of
 from adjoin.dag.binding import Binding, Reference, container, literal
 from adjoin.dag.build import build, signature
+from adjoin.dag.classes import is_data_class, json_schema_of
 from adjoin.dag.function import Function, Use, tracing
 from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
 from adjoin.dag.names import INPUTS, RESERVED, check_name
@@ -45,9 +46,13 @@ class _Trace:
             parameter = function.parameter(name)
             template = parameter is not None and dt.accepts(parameter.type, "template")
             bindings[name] = self._template(value, place) if template else self.bind(value, place)
-        self.stages[id] = Stage(id, function, bindings, use.policy)
+        stage = self.stages[id] = Stage(id, function, bindings, use.policy)
         self.places[id] = place
-        return Symbol(Reference(id), function.returns)
+        try:
+            return Symbol(Reference(id), stage.returns)
+        except GraphError as error:
+            error.where = place
+            raise
 
     def _free(self, name: str) -> str:
         """The name itself, or with the first number from 2 that makes it a new one."""
@@ -77,6 +82,8 @@ class _Trace:
                 return container([self.bind(item, place) for item in value])
             if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
                 return container({key: self.bind(item, place) for key, item in value.items()})
+            if is_data_class(value):
+                return literal(json_schema_of(value))
             return literal(value)
         except GraphError as error:
             error.where = error.where or place

@@ -142,4 +142,4 @@ def test_deltas_of_a_turn_come_before_its_ends() -> None:
     loop = loop_with(sink)
     loop.submit(generate("a", "one", n=2))
     loop.turn()
-    assert [type(output) for output in sink.outputs] == [Delta, Finished]
+    assert [type(output) for output in sink.outputs] == [Delta, Delta, Finished]
