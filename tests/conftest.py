@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,20 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(socket.socket, "connect", checked)
     yield
+
+
+@pytest.fixture
+def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No collections, and the user's own models: they are large and never written to."""
+    from adjoin.settings import Settings
+
+    models = Settings.load().home.absolute() / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(models)
+    monkeypatch.setenv("ADJOIN_HOME", str(home))
+    return home
 
 
 def _is_here(host: str) -> bool:

@@ -8,36 +8,41 @@ request. Workers get it from the client that starts or joins a cluster, or with
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, ClassVar
 
-import cloudpickle
 import msgspec
 import numpy as np
 from distributed import Worker, WorkerPlugin
 from distributed.comm import Comm
 from distributed.core import Status
 
-from adjoin import errors
-from adjoin.dag import Function, Graph, ModelSpec, from_wire
-from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, TransportError
-from adjoin.functions import BUILTINS
+from adjoin.dag import Graph
+from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
+from adjoin.runtime.clients import LinkedModel, ShelvedCollection
+from adjoin.runtime.conversation import Outbox, answered, decode, receive_value
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
 from adjoin.runtime.paths import runtime_directory
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
+from adjoin.runtime.shipping import read_graph, spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
 from adjoin.transport.remote import Channel
-from adjoin.types import Body, CollectionClient, ModelClient, Passage, Vector
+from adjoin.types import (
+    Body,
+    CollectionClient,
+    ModelClient,
+    Passage,
+    Vector,
+)
 
 _KEPT_GRAPHS = 256
 
@@ -76,10 +81,10 @@ class Agent:
     # -- the world of a segment --
 
     def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        return _LinkedModel(self, name, spec_of(name, graph), observe)
+        return LinkedModel(self, name, spec_of(name, graph), observe)
 
     def collection(self, name: str) -> CollectionClient:
-        return _ShelvedCollection(self, name)
+        return ShelvedCollection(self, name)
 
     async def pull(self, ref: p.Ref) -> Encoded:
         """The value behind a reference, from this agent or another one."""
@@ -102,9 +107,9 @@ class Agent:
 
     async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
-        async with _Outbox(channel) as send:
+        async with Outbox(channel) as send:
             try:
-                opened = _decode(messages[0], p.Open)
+                opened = decode(messages[0], p.Open)
                 graph = await self._graph(channel, opened.graph)
                 await self._run_segment(channel, opened, graph, send)
             except TransportError:
@@ -138,7 +143,7 @@ class Agent:
         if version not in self._graphs:
             await channel.send([p.pack(p.NeedGraph())])
             (message,), _ = await channel.receive()
-            graph = read_graph(_decode(message, p.Define))
+            graph = read_graph(decode(message, p.Define))
             self._graphs[version] = graph
             while len(self._graphs) > _KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
@@ -150,8 +155,8 @@ class Agent:
         draft = Draft(self)
         try:
             message = messages[0]
-            while not isinstance(request := _decode(message, p.OfDraft), p.Close):
-                await channel.send([p.pack(await _answered(draft.take(request)))])
+            while not isinstance(request := decode(message, p.OfDraft), p.Close):
+                await channel.send([p.pack(await answered(draft.take(request)))])
                 (message, *_rest), _buffers = await channel.receive()
         except TransportError:
             comm.abort()
@@ -159,18 +164,18 @@ class Agent:
 
     async def on_call(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
-        request = _decode(messages[0], p.Call)
+        request = decode(messages[0], p.Call)
         if isinstance(request, p.Pull):
-            answer = await _answered(self._pulled(request.ref))
+            answer = await answered(self._pulled(request.ref))
             buffers = self._held(request.ref).buffers if isinstance(answer, p.Reply) else ()
             await channel.send([p.pack(answer)], buffers)
         else:
-            await channel.send([p.pack(await _answered(self._twice(request)))])
+            await channel.send([p.pack(await answered(self._twice(request)))])
         return Status.dont_reply
 
     async def on_watch(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
-        async with _Outbox(channel) as send:
+        async with Outbox(channel) as send:
             send(self._about())
             self._watchers.add(send)
             try:
@@ -249,39 +254,6 @@ class Agent:
             send(self._about())
 
 
-class _LinkedModel:
-    """A model client that attaches to the host when it is first used."""
-
-    def __init__(
-        self, agent: Agent, name: str, spec: ModelSpec, observe: Callable[[Body], None]
-    ) -> None:
-        self.name = name
-        self._agent = agent
-        self._spec = spec
-        self._observe = observe
-
-    async def embed(self, texts: Sequence[str]) -> Vector:
-        return await (await self._model()).embed(texts)
-
-    async def generate(self, *args: Any, **kwargs: Any) -> Any:
-        stream = (await self._model()).generate(*args, **kwargs)
-        async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                yield piece
-
-    async def _model(self) -> ModelClient:
-        return (await self._agent.link()).model(self.name, self._spec, observe=self._observe)
-
-
-class _ShelvedCollection:
-    def __init__(self, agent: Agent, name: str) -> None:
-        self.name = name
-        self._agent = agent
-
-    async def search(self, vector: Vector, k: int) -> list[Passage]:
-        return await self._agent.search(self.name, vector, k)
-
-
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
     """Puts an agent into a worker. Dask ships it to workers that come later, too."""
 
@@ -301,36 +273,12 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         await self._agent.close()
 
 
-def spec_of(name: str, graph: Graph | None = None) -> ModelSpec:
-    """What a model name means: the workflow's own declaration, or the store's name."""
-    if graph is not None and name in graph.models:
-        return graph.models[name]
-    return ModelSpec(source=name)
-
-
-def read_graph(defined: p.Define) -> Graph:
-    """A graph with its functions: built-in ones from here, the user's as their client sent them.
-
-    Unpickling is what Dask itself does with all that a client sends: a cluster is one trust domain.
-    """
-
-    def resolve(ref: str, digest: str) -> Function:
-        if ref in defined.functions:
-            function: Function = cloudpickle.loads(defined.functions[ref])
-            return function
-        if ref in BUILTINS:
-            return BUILTINS[ref]
-        raise NotFound(f"function {ref!r} is not known to this worker")
-
-    return from_wire(defined.graph, resolve)
-
-
 async def _obey(channel: Channel, segment: SegmentRun) -> None:
     """Carry out what the driver says until it closes the segment."""
     while True:
         messages, _ = await channel.receive()
         for message in messages:
-            match _decode(message, p.FromDriver):
+            match decode(message, p.FromDriver):
                 case p.Feed() as feed:
                     segment.feed(feed)
                 case p.Retry(stage=stage, attempt=attempt):
@@ -339,68 +287,8 @@ async def _obey(channel: Channel, segment: SegmentRun) -> None:
                     return
 
 
-class _Outbox:
-    """Sends in the background what is put in, several messages at once when they pile up."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._queue: asyncio.Queue[p.Message | None] = asyncio.Queue()
-
-    async def __aenter__(self) -> Callable[[p.Message], None]:
-        self._task = asyncio.ensure_future(self._drain())
-        return self._queue.put_nowait
-
-    async def __aexit__(self, *_: object) -> None:
-        self._queue.put_nowait(None)
-        with contextlib.suppress(TransportError):  # the reader sees that, too, and acts on it
-            await self._task
-
-    async def _drain(self) -> None:
-        last = False
-        while not last:
-            batch = [await self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            last = None in batch
-            if messages := [p.pack(message) for message in batch if message is not None]:
-                await self._channel.send(messages)
-
-
-async def receive_value(channel: Channel) -> Encoded:
-    """The encoded value of a call's reply, with the buffers that came beside it."""
-    (message, *_), buffers = await channel.receive()
-    channel.release()
-    value = unwrap(message)
-    return Encoded(value.header, tuple(buffers)) if buffers else value
-
-
-def unwrap(message: bytes) -> Encoded:
-    """The value of a reply; raises what a refusal says."""
-    answer = _decode(message, p.Answer)
-    if isinstance(answer, p.Refused):
-        raise errors.from_wire(answer.error)
-    return answer.value  # type: ignore[no-any-return]
-
-
-async def _answered(work: Awaitable[p.Message]) -> p.Message:
-    """An answer for the other side, whatever happens: the boundary where errors become data."""
-    try:
-        return await work
-    except AdjoinError as error:
-        return p.Refused(error=errors.to_wire(error))
-    except Exception as error:  # noqa: BLE001  # a bug of ours must not leave the caller without an answer
-        return p.Refused(error=errors.to_wire(errors.wrap(error)))
-
-
 def _reply(value: Any) -> p.Reply:
     return p.Reply(value=codec.encode(value))
-
-
-def _decode(message: bytes, kind: Any) -> Any:
-    try:
-        return msgspec.msgpack.decode(message, type=kind)
-    except msgspec.MsgspecError as error:
-        raise TransportError(f"a message makes no sense: {error}") from None
 
 
 def _unobserved(body: Body) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
 from distributed import Client
 from distributed.core import ConnectionPool
 
 from adjoin.errors import InputError, NotFound, TransportError
 from adjoin.runtime import protocol as p
-from adjoin.runtime.agent import AgentPlugin, receive_value
+from adjoin.runtime.agent import AgentPlugin
+from adjoin.runtime.conversation import decode, receive_value
 from adjoin.runtime.paths import runtime_directory
 from adjoin.runtime.policies.placement import Topology, Worker
 from adjoin.settings import Settings
@@ -189,7 +189,7 @@ class Cluster:
             try:
                 while True:
                     messages, _ = await channel.receive()
-                    about = msgspec.msgpack.decode(messages[-1], type=p.About)
+                    about = decode(messages[-1], p.About)
                     self._replace(address, about)
             finally:
                 channel.abort()

@@ -27,7 +27,7 @@ from adjoin.functions.ingest import (
     scan,
 )
 from adjoin.runtime import protocol as p
-from adjoin.runtime.agent import unwrap
+from adjoin.runtime.conversation import decode, unwrap
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.loop import LoopThread
 from adjoin.runtime.policies.placement import owner_of
@@ -146,8 +146,12 @@ class CollectionHandle:
             failures = await self._embed_files(draft, todo, limits, progress)
             failed = {failure.source for failure in failures}
             sources = {s: f.digest for s, f in todo.items() if s not in failed}
-            if sources or plan.remove or failed & current.keys():
-                await draft.commit(sources, [*plan.change, *plan.remove])
+            # What cannot be read now may have been readable before: that is kept, with its old
+            # digest, so that the next time tries again. What has become empty is dropped.
+            kept = {failure.source for failure in failures if not failure.skipped}
+            remove = [source for source in (*plan.change, *plan.remove) if source not in kept]
+            if sources or remove:
+                await draft.commit(sources, remove)
         return _report(plan, found, failures, draft)
 
     async def _embed_files(
@@ -268,7 +272,7 @@ class _DraftChannel:
     async def ask(channel: Channel) -> Any:
         """The next answer; raises what a refusal says."""
         (message, *_), _buffers = await channel.receive()
-        answer = msgspec.msgpack.decode(message, type=p.ToDraft)
+        answer = decode(message, p.ToDraft)
         if isinstance(answer, p.Refused):
             unwrap(message)
         return answer

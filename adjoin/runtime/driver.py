@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import cloudpickle
-import msgspec
-
 from adjoin import errors
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
+from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
-from adjoin.runtime import run as r
-from adjoin.runtime.agent import spec_of
 from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.conversation import decode
 from adjoin.runtime.policies.placement import Plan, place
+from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment import return_annotation
+from adjoin.runtime.shipping import definition, spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
@@ -117,8 +115,8 @@ class Run:
         self._driver = driver
         self._inputs = inputs
         self._encoded = encoded
-        self._state = r.RunState(self.id, graph, streaming=streaming)
-        self._facts: asyncio.Queue[r.Fact] = asyncio.Queue()
+        self._state = RunState(self.id, graph, streaming=streaming)
+        self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, _Segment] = {}
         self._side: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -128,7 +126,7 @@ class Run:
 
     def cancel(self, reason: str = "") -> None:
         """End the run; what it was doing is aborted and what it held is freed."""
-        self.tell(r.Stop(Cancelled(reason or "cancelled by the caller")))
+        self.tell(m.Stop(Cancelled(reason or "cancelled by the caller")))
 
     async def stream(self) -> AsyncIterator[Event]:
         """Events from the first to the last. Leaving early does not end the run."""
@@ -149,7 +147,7 @@ class Run:
         with contextlib.suppress(AdjoinError):
             await asyncio.shield(self._task)
 
-    def tell(self, fact: r.Fact) -> None:
+    def tell(self, fact: m.Fact) -> None:
         self._facts.put_nowait(fact)
 
     # -- the loop --
@@ -171,24 +169,24 @@ class Run:
             await self._free()
             self._news.set()
 
-    def _carry_out(self, commands: list[r.Command]) -> None:
+    def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
             match command:
-                case r.Emit(body, stage, attempt):
+                case m.Emit(body, stage, attempt):
                     self._publish(body, stage, attempt)
-                case r.MakePlan(stages, delay):
+                case m.MakePlan(stages, delay):
                     self._aside(self._plan(stages, delay))
-                case r.OpenSegment(index):
+                case m.OpenSegment(index):
                     self._segments[index] = _Segment(self, command)
-                case r.FeedSegment(index, stage, value):
+                case m.FeedSegment(index, stage, value):
                     self._segments[index].send(p.Feed(stage=stage, value=value))
-                case r.RetryStage():
+                case m.RetryStage():
                     self._aside(self._retry(command))
-                case r.CloseSegment(index):
+                case m.CloseSegment(index):
                     self._segments[index].close()
-                case r.Collect(values):
+                case m.Collect(values):
                     self._aside(self._collect(values))
-                case r.End(error, usage):
+                case m.End(error, usage):
                     self._end(error, usage)
 
     async def _plan(self, stages: frozenset[str], delay: float) -> None:
@@ -197,12 +195,12 @@ class Run:
                 await asyncio.sleep(delay)
             plan = await self._driver.plan(self.graph, stages)
         except AdjoinError as error:
-            self.tell(r.Stop(error))
+            self.tell(m.Stop(error))
             return
-        self.tell(r.Planned(plan))
+        self.tell(m.Planned(plan))
         await self._driver.look_ahead(self.graph, plan)
 
-    async def _retry(self, command: r.RetryStage) -> None:
+    async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
         segment = self._segments[command.segment]
         segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
@@ -216,11 +214,11 @@ class Run:
                 self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
             except TransportError as error:
                 if not isinstance(value, p.Ref):
-                    self.tell(r.Stop(error))
+                    self.tell(m.Stop(error))
                     return
-                self.tell(r.ValueLost(stage, value.id))
+                self.tell(m.ValueLost(stage, value.id))
                 return
-        self.tell(r.Collected())
+        self.tell(m.Collected())
 
     def _end(self, error: AdjoinError | None, usage: Usage) -> None:
         result: Any = None
@@ -234,7 +232,7 @@ class Run:
             named = {"output": result} if self.graph.bare else result
             self._publish(RunCompleted(outputs=named, usage=usage, seconds=seconds))
         else:
-            self._publish(r.closing_body(error))
+            self._publish(closing_body(error))
         if self.done.done():
             return
         if error is None:
@@ -245,7 +243,7 @@ class Run:
 
     def _expire(self) -> None:
         seconds = self._driver.settings.run_timeout_s
-        self.tell(r.Stop(DeadlineExceeded(f"the run took longer than {seconds:g} s")))
+        self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {seconds:g} s")))
 
     async def _free(self) -> None:
         for task in list(self._side):
@@ -273,7 +271,7 @@ class Run:
 class _Segment:
     """The driver's end of a segment's connection."""
 
-    def __init__(self, run: Run, command: r.OpenSegment) -> None:
+    def __init__(self, run: Run, command: m.OpenSegment) -> None:
         self._run = run
         self._command = command
         self._out: asyncio.Queue[p.Message] = asyncio.Queue()
@@ -300,14 +298,14 @@ class _Segment:
         try:
             channel = await self._open()
         except TransportError:
-            self._run.tell(r.SegmentLost(self._command.segment, reached=False))
+            self._run.tell(m.SegmentLost(self._command.segment, reached=False))
             return
         sender = asyncio.ensure_future(self._send_all(channel))
         try:
             await self._listen(channel)
         except (TransportError, asyncio.CancelledError):
             channel.abort()
-            self._run.tell(r.SegmentLost(self._command.segment))
+            self._run.tell(m.SegmentLost(self._command.segment))
         else:
             channel.release()
         finally:
@@ -337,38 +335,19 @@ class _Segment:
         while True:
             messages, _ = await channel.receive()
             for message in messages:
-                match _decode(message):
+                match decode(message, p.FromAgent):
                     case p.NeedGraph():
                         await channel.send([p.pack(definition(self._run.graph))])
                     case p.Happened(stage=stage, attempt=attempt, body=body):
-                        tell(r.Seen(index, stage, attempt, body))
+                        tell(m.Seen(index, stage, attempt, body))
                     case p.Done(stage=stage, attempt=attempt, usage=usage, value=value):
-                        tell(r.Finished(index, stage, attempt, usage, value))
+                        tell(m.Finished(index, stage, attempt, usage, value))
                     case p.Failed(stage=stage, attempt=attempt, error=error):
-                        tell(r.Broke(index, stage, attempt, errors.from_wire(error)))
+                        tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
                     case p.PullFailed(stage=stage, ref=ref):
-                        tell(r.ValueLost(stage, ref))
+                        tell(m.ValueLost(stage, ref))
                     case p.Closed():
                         return
-
-
-@functools.lru_cache(maxsize=256)
-def definition(graph: Graph) -> p.Define:
-    """A graph as an agent gets it, with the user's functions pickled by a trusted client."""
-    functions = {
-        stage.function.ref: cloudpickle.dumps(stage.function)
-        for stage in graph.stages
-        if not stage.function.is_builtin
-    }
-    return p.Define(graph=graph.to_wire(), functions=functions)
-
-
-def _decode(message: bytes) -> p.Message:
-    try:
-        decoded: p.Message = msgspec.msgpack.decode(message, type=p.FromAgent)
-        return decoded
-    except msgspec.MsgspecError as error:
-        raise TransportError(f"a message makes no sense: {error}") from None
 
 
 def _inline(encoded: Encoded) -> Encoded:

@@ -37,11 +37,11 @@ def connect_or_spawn(directory: Path, config: HostConfig) -> socket.socket:
     """A socket connected to the host of ``directory``. Blocks while one starts.
 
     Raises:
-        EngineError: it could not be started; the message names its log.
+        EngineError: it could not be started, the message names its log; or the directory cannot be
+            used.
     """
     path = directory / SOCKET
-    (directory / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
+    _make_private(directory)
     try:
         return connect(path)
     except OSError:
@@ -55,6 +55,19 @@ def connect_or_spawn(directory: Path, config: HostConfig) -> socket.socket:
             return connect(path)
         except OSError as error:
             raise _failed(directory) from error
+
+
+def _make_private(directory: Path) -> None:
+    """Make the directory ours and nobody else's."""
+    try:
+        (directory / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise EngineError(
+            f"the directory of the host cannot be used: {error.strerror}",
+            where=str(directory),
+            hint="it must be writable and belong to you alone",
+        ) from error
 
 
 def _spawn(directory: Path, config: HostConfig) -> None:

@@ -15,13 +15,31 @@ What it guarantees, whatever the order, repetition or loss of facts:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
-
-import msgspec
+from collections.abc import Iterable
 
 from adjoin import errors
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, StageError
+from adjoin.runtime.moves import (
+    Broke,
+    CloseSegment,
+    Collect,
+    Collected,
+    Command,
+    Emit,
+    End,
+    Fact,
+    FeedSegment,
+    Finished,
+    MakePlan,
+    OpenSegment,
+    Planned,
+    RetryStage,
+    Seen,
+    SegmentLost,
+    Stop,
+    ValueLost,
+)
 from adjoin.runtime.policies.placement import Plan
 from adjoin.runtime.policies.retry import (
     INFRASTRUCTURE_ATTEMPTS,
@@ -41,121 +59,6 @@ from adjoin.types import (
     Usage,
     WorkerLost,
 )
-
-# --- Facts: what the driver saw. ---
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """Base of what can happen to a run."""
-
-
-class Planned(Fact, frozen=True):
-    """A plan for the stages of the last :class:`MakePlan`."""
-
-    plan: Plan
-
-
-class Seen(Fact, frozen=True):
-    segment: int
-    stage: str
-    attempt: int
-    body: Body
-
-
-class Finished(Fact, frozen=True):
-    segment: int
-    stage: str
-    attempt: int
-    usage: Usage
-    value: Value | None = None
-
-
-class Broke(Fact, frozen=True):
-    segment: int
-    stage: str
-    attempt: int
-    error: AdjoinError
-
-
-class SegmentLost(Fact, frozen=True):
-    """The segment's connection ended; ``reached`` is False when it could not be made at all."""
-
-    segment: int
-    reached: bool = True
-
-
-class ValueLost(Fact, frozen=True):
-    """The recorded result of a stage can no longer be had."""
-
-    stage: str
-    ref: str
-
-
-class Collected(Fact, frozen=True):
-    """All outputs are with the driver."""
-
-
-class Stop(Fact, frozen=True):
-    """Cancelled, out of time, or impossible: ``error`` says which."""
-
-    error: AdjoinError
-
-
-# --- Commands: what the driver does. ---
-
-
-class Command(msgspec.Struct, frozen=True):
-    """Base of what a run wants done."""
-
-
-class MakePlan(Command, frozen=True):
-    """After ``delay`` seconds, place these stages on living workers; answer: :class:`Planned`."""
-
-    stages: frozenset[str]
-    delay: float = 0.0
-
-
-class OpenSegment(Command, frozen=True):
-    segment: int
-    worker: str
-    attempts: Mapping[str, int]
-    exports: tuple[str, ...]
-
-
-class FeedSegment(Command, frozen=True):
-    segment: int
-    stage: str
-    value: Value
-
-
-class RetryStage(Command, frozen=True):
-    segment: int
-    stage: str
-    attempt: int
-    delay: float
-
-
-class CloseSegment(Command, frozen=True):
-    segment: int
-
-
-class Emit(Command, frozen=True):
-    body: Body
-    stage: str = ""
-    attempt: int = 0
-
-
-class Collect(Command, frozen=True):
-    """Every stage is recorded: fetch the outputs; answer Collected or ValueLost."""
-
-    values: Mapping[str, Value]
-
-
-class End(Command, frozen=True):
-    """``error`` is None when the run succeeded."""
-
-    error: AdjoinError | None
-    usage: Usage
 
 
 class Status(enum.Enum):

@@ -176,7 +176,7 @@ def _revive(code: int, data: bytes, buffers: tuple[Any, ...], hook: Any) -> Any:
     match code:
         case 1:
             dtype, shape, index = content
-            return _array(str(dtype), [int(n) for n in shape], buffers[_index(index)])
+            return _array(str(dtype), [_index(n) for n in shape], buffers[_index(index)])
         case 2:
             name, fields = content
             kind = _STRUCTS[str(name)]
@@ -190,7 +190,7 @@ def _revive(code: int, data: bytes, buffers: tuple[Any, ...], hook: Any) -> Any:
 
 def _index(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"bad buffer index {value!r}")
+        raise ValueError(f"bad size or position {value!r}")
     return value
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -22,18 +23,19 @@ _NOISE = re.compile(
     r"<!--.*?-->"  # comments
     r"|^\s*\.\. (image|figure|raw|\|).*(\n[ \t]+\S.*)*"  # pictures of reStructuredText
     r"|\[?!\[[^\]]*\]\([^)]*\)(\]\([^)]*\))?"  # pictures of Markdown, badges among them
-    r"|</?[a-zA-Z][^>]*>",  # HTML
+    r"|</?[a-zA-Z][^>]*>"  # HTML
+    r"|^(\|[^|\n]+\|[ \t]*)+$"  # badges of reStructuredText
+    r"|^\.\. _.*$",  # its link targets
     re.DOTALL | re.MULTILINE,
 )
 
 
 def required_packages() -> Iterator[Distribution]:
     """What adjoin requires, its extras included, as far as it is installed."""
-    names = {
-        match[0].lower()
-        for requirement in distribution("adjoin").requires or ()
-        if (match := _REQUIREMENT.match(requirement))
-    }
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    requirements = [requirement for each in lists for requirement in each]
+    names = {match[0].lower() for each in requirements if (match := _REQUIREMENT.match(each))}
     for name in sorted(names):
         try:
             yield distribution(name)
@@ -60,7 +62,8 @@ def collect(target: Path) -> int:
     for package in required_packages():
         name = package.metadata["Name"].lower()
         (packages / f"{name}.md").write_text(description(package), encoding="utf-8")
-    for file in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]:
+    # not the README: it shows these questions with their answers
+    for file in [REPOSITORY / "ARCHITECTURE.md", *sorted(REPOSITORY.glob("docs/**/*.md"))]:
         name = "-".join(file.relative_to(REPOSITORY).parts)
         shutil.copyfile(file, own / name)
     return sum(1 for _ in target.rglob("*.md"))

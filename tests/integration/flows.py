@@ -139,7 +139,7 @@ def answer(question: str):
 
 @adjoin.workflow(models={"slow": SLOW})
 def endless(question: str):
-    return fn.generate(question, model="slow", max_tokens=100_000)
+    return fn.generate(question, model="slow", max_tokens=8000)
 
 
 @adjoin.workflow(models={"patient": ModelSpec(source="fake:", args={"interval_s": 0.2})})

@@ -152,3 +152,17 @@ async def test_a_load_has_its_time_and_no_process_stays(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while (await link.status())["replicas"]:
                 pass
+
+
+async def test_a_directory_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EngineError, match="cannot be used"):
+        await HostLink.attach(tmp_path / "file" / "host", Settings(home=tmp_path))
+
+
+async def test_a_host_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(EngineError, match=r"could not be started.*host\.log"):
+        await HostLink.attach(tmp_path, Settings(home=tmp_path))

@@ -6,7 +6,7 @@ import pytest
 from world import Chance, World, completed, losses, oracle
 
 from adjoin.errors import Cancelled, StageError
-from adjoin.runtime import run as r
+from adjoin.runtime import moves as m
 from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
 
 SEEDS = range(1000)
@@ -63,11 +63,11 @@ def test_a_seed_replays_to_the_letter() -> None:
         assert repr(first.history) == repr(second.history)
 
 
-def _check_invariants(world: World, end: r.End, streaming: bool) -> None:
-    opened = [c.segment for c in world.history if isinstance(c, r.OpenSegment)]
-    closed = [c.segment for c in world.history if isinstance(c, r.CloseSegment)]
+def _check_invariants(world: World, end: m.End, streaming: bool) -> None:
+    opened = [c.segment for c in world.history if isinstance(c, m.OpenSegment)]
+    closed = [c.segment for c in world.history if isinstance(c, m.CloseSegment)]
     assert sorted(opened) == sorted(set(closed)), "each opened segment is closed"
-    assert isinstance(world.history[-1], r.End), "nothing is commanded after the end"
+    assert isinstance(world.history[-1], m.End), "nothing is commanded after the end"
     if end.error is None:
         expected = oracle(world.graph)
         assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
@@ -84,5 +84,5 @@ def _check_no_retry_after_tokens(world: World) -> None:
     """Once a reader saw tokens of an attempt, no later attempt of that stage shows any."""
     seen: dict[str, int] = {}
     for command in world.history:
-        if isinstance(command, r.Emit) and type(command.body).__name__ == "Tokens":
+        if isinstance(command, m.Emit) and type(command.body).__name__ == "Tokens":
             assert seen.setdefault(command.stage, command.attempt) == command.attempt

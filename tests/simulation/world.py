@@ -25,9 +25,10 @@ from adjoin.dag import (
     Stage,
     build,
 )
-from adjoin.runtime import run as r
+from adjoin.runtime import moves as m
 from adjoin.runtime.policies.placement import Topology, Worker, place
 from adjoin.runtime.protocol import Ref, Value
+from adjoin.runtime.run import RunState
 from adjoin.transport import codec
 from adjoin.types import Body, StageCompleted, Token, Tokens, Usage, WorkerLost
 
@@ -109,8 +110,8 @@ class World:
         self.rng = random.Random(seed)
         self.chance = chance
         self.graph = random_graph(self.rng, attempts)
-        self.state = r.RunState("run", self.graph, streaming=streaming)
-        self.history: list[r.Command] = []
+        self.state = RunState("run", self.graph, streaming=streaming)
+        self.history: list[m.Command] = []
         self.executed: list[tuple[str, int]] = []
         self.outputs: dict[str, str] = {}
         self.segments: dict[int, _Segment] = {}
@@ -121,7 +122,7 @@ class World:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
-    def run(self, steps: int = 20_000) -> r.End:
+    def run(self, steps: int = 20_000) -> m.End:
         """Play to the end.
 
         Raises:
@@ -131,39 +132,39 @@ class World:
             self._later(self.rng.uniform(0, 30), self._crash)
         if self.rng.random() < self.chance.cancel:
             error = errors.Cancelled("by the test")
-            self._later(self.rng.uniform(0, 20), lambda: self._tell(r.Stop(error)))
+            self._later(self.rng.uniform(0, 20), lambda: self._tell(m.Stop(error)))
         self._obey(self.state.begin())
         while self._queue and steps:
             steps -= 1
             self._now, _, action = heapq.heappop(self._queue)
             action()
-        ends = [command for command in self.history if isinstance(command, r.End)]
+        ends = [command for command in self.history if isinstance(command, m.End)]
         assert len(ends) == 1, f"{len(ends)} ends after {len(self.history)} commands"
         return ends[0]
 
     # -- the driver's side --
 
-    def _obey(self, commands: list[r.Command]) -> None:
+    def _obey(self, commands: list[m.Command]) -> None:
         for command in commands:
             self.history.append(command)
             match command:
-                case r.MakePlan(stages, delay):
+                case m.MakePlan(stages, delay):
                     self._later(delay + self._delay(), lambda s=stages: self._plan(s))
-                case r.OpenSegment():
+                case m.OpenSegment():
                     self._open(command)
-                case r.FeedSegment():
+                case m.FeedSegment():
                     self._later(0, lambda c=command: self._feed(c.segment, c.stage, c.value))
-                case r.RetryStage(delay=delay):
+                case m.RetryStage(delay=delay):
                     self._later(delay, lambda c=command: self._retry(c.segment, c.stage, c.attempt))
-                case r.CloseSegment(index):
+                case m.CloseSegment(index):
                     self.segments[index].alive = False
-                case r.Collect(values):
+                case m.Collect(values):
                     self._later(self._delay(), lambda values=values: self._collect(dict(values)))
 
-    def _tell(self, fact: r.Fact) -> None:
+    def _tell(self, fact: m.Fact) -> None:
         self._obey(self.state.apply(fact))
 
-    def _send(self, fact: r.Fact) -> None:
+    def _send(self, fact: m.Fact) -> None:
         """A fact on its way: late, perhaps twice, perhaps overtaken by a later one."""
         for _ in range(2 if self.rng.random() < self.chance.duplicate else 1):
             self._later(self._delay(), lambda: self._tell(fact))
@@ -174,21 +175,21 @@ class World:
             return
         workers = tuple(Worker(name=name, address=name, host="h") for name in self._workers)
         plan = place(self.graph, Topology(self._epoch, workers), stages)
-        self._send(r.Planned(plan))
+        self._send(m.Planned(plan))
 
     def _collect(self, values: dict[str, Value]) -> None:
         for stage, value in values.items():
             found = self._resolve(value)
             if found is None:
                 assert isinstance(value, Ref)
-                self._send(r.ValueLost(stage, value.id))
+                self._send(m.ValueLost(stage, value.id))
                 return
             self.outputs[stage] = found
-        self._send(r.Collected())
+        self._send(m.Collected())
 
     # -- the agents' side --
 
-    def _open(self, command: r.OpenSegment) -> None:
+    def _open(self, command: m.OpenSegment) -> None:
         index = command.segment
         segment = _Segment(command.worker, dict(command.attempts), command.exports)
         self.segments[index] = segment
@@ -196,7 +197,7 @@ class World:
             self._later(0, lambda: self._start_ready(index))
         else:
             segment.alive = False
-            self._send(r.SegmentLost(index, reached=False))
+            self._send(m.SegmentLost(index, reached=False))
 
     def _feed(self, index: int, stage: str, value: Value) -> None:
         segment = self.segments[index]
@@ -205,7 +206,7 @@ class World:
         found = self._resolve(value)
         if found is None:
             assert isinstance(value, Ref)
-            self._send(r.ValueLost(stage, value.id))
+            self._send(m.ValueLost(stage, value.id))
             return
         segment.values[stage] = found
         self._start_ready(index)
@@ -229,21 +230,21 @@ class World:
                 )
 
     def _seen(self, index: int, stage: str, attempt: int, body: Body) -> None:
-        self._send(r.Seen(index, stage, attempt, body))
+        self._send(m.Seen(index, stage, attempt, body))
 
     def _finish(self, index: int, stage: str, attempt: int) -> None:
         segment = self.segments[index]
         if not segment.alive:
             return
         if self.rng.random() < self.chance.function_fails:
-            self._send(r.Broke(index, stage, attempt, errors.FunctionError("it raised")))
+            self._send(m.Broke(index, stage, attempt, errors.FunctionError("it raised")))
             return
         if self.rng.random() < self.chance.engine_fails:
-            self._send(r.Broke(index, stage, attempt, errors.EngineError("it died")))
+            self._send(m.Broke(index, stage, attempt, errors.EngineError("it died")))
             return
         segment.values[stage] = compute(self.graph, stage, segment.values)
         value = self._export(index, stage) if stage in segment.exports else None
-        self._send(r.Finished(index, stage, attempt, Usage(generated=1), value))
+        self._send(m.Finished(index, stage, attempt, Usage(generated=1), value))
         self._start_ready(index)
 
     def _export(self, index: int, stage: str) -> Value:
@@ -269,7 +270,7 @@ class World:
         for index, segment in self.segments.items():
             if segment.worker == victim and segment.alive:
                 segment.alive = False
-                self._send(r.SegmentLost(index))
+                self._send(m.SegmentLost(index))
         self._later(self.rng.uniform(0, 5), self._revive)
 
     def _revive(self) -> None:
@@ -292,12 +293,12 @@ def completed(world: World) -> list[str]:
     return [
         command.stage
         for command in world.history
-        if isinstance(command, r.Emit) and isinstance(command.body, StageCompleted)
+        if isinstance(command, m.Emit) and isinstance(command.body, StageCompleted)
     ]
 
 
 def losses(world: World) -> int:
     return sum(
-        isinstance(command, r.Emit) and isinstance(command.body, WorkerLost)
+        isinstance(command, m.Emit) and isinstance(command.body, WorkerLost)
         for command in world.history
     )

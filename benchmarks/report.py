@@ -1,0 +1,62 @@
+"""What every benchmark reports, and in which form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def arguments(about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="end within a minute")
+    return parser
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "processor": platform.processor() or platform.machine(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "python": platform.python_version(),
+    }
+
+
+def report(
+    name: str,
+    figures: Mapping[str, Any],
+    peers: Mapping[str, Mapping[str, Any]] | None = None,
+    file: Path | None = None,
+) -> None:
+    """Print the figures beside those of the peers, and write them when a file is given."""
+    table = Table(title=name)
+    table.add_column("figure")
+    table.add_column("adjoin", justify="right")
+    for peer in peers or {}:
+        table.add_column(peer, justify="right")
+    for key in dict.fromkeys([*figures, *(key for each in (peers or {}).values() for key in each)]):
+        cells = [figures.get(key), *(each.get(key) for each in (peers or {}).values())]
+        table.add_row(key, *(_text(cell) for cell in cells))
+    Console().print(table)
+    if file is not None:
+        content = {
+            "benchmark": name,
+            "machine": machine(),
+            "figures": dict(figures),
+            "peers": {peer: dict(found) for peer, found in (peers or {}).items()},
+        }
+        file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
