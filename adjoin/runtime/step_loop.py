@@ -48,7 +48,7 @@ class StepLoop:
         self._waiting: dict[str, tuple[Request, Waiting]] = {}
         self._running: dict[str, Waiting] = {}
         #: Those inside that have no token yet.
-        self._prefilling: dict[str, bytes] = {}
+        self._silent: set[str] = set()
 
     @property
     def queued(self) -> int:
@@ -128,11 +128,17 @@ class StepLoop:
 
     def _admit(self) -> list[Output]:
         queue = list(self._waiting.values())
-        running = sum(each.size for each in self._running.values())
-        prefilling = set(self._prefilling.values())
+        entering = admit(
+            [entry for _, entry in queue],
+            sum(entry.size for entry in self._running.values()),
+            self._limits,
+            prefilling={self._running[id].prompt for id in self._silent},
+            computed={
+                entry.prompt for id, entry in self._running.items() if id not in self._silent
+            },
+        )
         outputs: list[Output] = []
-        waiting = [each for _, each in queue]
-        for at in admit(waiting, running, prefilling, self._limits):
+        for at in entering:
             request, entry = queue[at]
             del self._waiting[request.id]
             try:
@@ -141,13 +147,12 @@ class StepLoop:
                 outputs.append(Failed.of(request.id, error))
             else:
                 self._running[request.id] = entry
-                if entry.prompt:
-                    self._prefilling[request.id] = entry.prompt
+                self._silent.add(request.id)
         return outputs
 
     def _settle(self, outputs: list[Output]) -> None:
         for output in outputs:
-            self._prefilling.pop(output.id, None)
+            self._silent.discard(output.id)
             if not isinstance(output, Delta):
                 self._running.pop(output.id, None)
 

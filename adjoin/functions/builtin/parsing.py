@@ -27,7 +27,7 @@ _NUMBER = re.compile(
     rf"(?:(?<!/)(?:(?P<whole>\d+)\s+)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/])"
     rf"|(?P<decimal>{_DECIMAL}))"
 )
-_ANSWER = r"\banswer\s*(?:is|:|=)\s*(?:the\s+)?[\s\"'`*_(\[$]*"
+_ANSWER = r"\banswer\s*(?:is\s*:?|:|=)\s*(?:the\s+)?[\s\"'`*_(\[$]*"
 _FENCE = re.compile(r"```[ \t]*\w*[ \t]*\n(.*?)```", re.DOTALL)
 
 

@@ -25,7 +25,9 @@ _PLAIN = {
 
 def canonical(schema: Mapping[str, Any]) -> str:
     """The text of a schema; equal for equal schemas."""
-    return json.dumps(schema, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(
+        schema, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
 
 
 def check(schema: Mapping[str, Any], where: str = "argument 'schema'") -> None:

@@ -56,7 +56,12 @@ def shared_prompt(request: Request) -> bytes:
 
 
 def admit(
-    waiting: Sequence[Waiting], running: int, prefilling: Collection[bytes], limits: Limits
+    waiting: Sequence[Waiting],
+    running: int,
+    limits: Limits,
+    *,
+    prefilling: Collection[bytes] = (),
+    computed: Collection[bytes] = (),
 ) -> list[int]:
     """The positions in the queue of the requests that enter now, in order.
 
@@ -69,9 +74,10 @@ def admit(
         waiting: in order of arrival.
         running: the size of all that is inside.
         prefilling: the prompts of those inside that have no token yet.
+        computed: the prompts of those that have one.
     """
     entering: list[int] = []
-    busy = set(prefilling)
+    busy = set(prefilling) - set(computed)
     for at, (size, prompt) in enumerate(waiting):
         if prompt and prompt in busy:
             continue
@@ -79,7 +85,8 @@ def admit(
             break
         running += size
         entering.append(at)
-        busy.add(prompt)
+        if prompt and prompt not in computed:
+            busy.add(prompt)
     return entering
 
 

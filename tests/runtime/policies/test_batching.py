@@ -27,7 +27,7 @@ def generate(prompt: str | list[Message] = LONG, salt: str = "", n: int = 1) -> 
 def test_admission_fills_the_engine_in_order_and_never_past_its_capacity(
     waiting: list[Waiting], running: int, prefilling: set[bytes], capacity: int
 ) -> None:
-    entering = admit(waiting, running, prefilling, Limits(capacity=capacity))
+    entering = admit(waiting, running, Limits(capacity=capacity), prefilling=prefilling)
     assert entering == sorted(set(entering))
     inside = running + sum(waiting[at].size for at in entering)
     if entering:
@@ -44,25 +44,32 @@ def test_admission_fills_the_engine_in_order_and_never_past_its_capacity(
 def test_no_prompt_is_computed_twice_at_once(
     waiting: list[Waiting], running: int, prefilling: set[bytes], capacity: int
 ) -> None:
-    entering = admit(waiting, running, prefilling, Limits(capacity=capacity))
+    entering = admit(waiting, running, Limits(capacity=capacity), prefilling=prefilling)
     prompts = [waiting[at].prompt for at in entering if waiting[at].prompt]
     assert len(prompts) == len(set(prompts))
     assert not prefilling & set(prompts)
+    # Once it is computed, nothing holds it back.
+    known = {b"x", b"y"}
+    limits = Limits(capacity=capacity)
+    assert admit(waiting, running, limits, prefilling=prefilling, computed=known) == admit(
+        [Waiting(each.size) for each in waiting], running, limits
+    )
 
 
 def test_the_first_computes_the_prompt_and_others_pass_those_that_wait_for_it() -> None:
     queue = [Waiting(1, b"x"), Waiting(1, b"x"), Waiting(1, b"y"), Waiting(1)]
-    assert admit(queue, 0, (), Limits(capacity=16)) == [0, 2, 3]
-    assert admit([Waiting(1, b"x")], 3, {b"x", b"y"}, Limits(capacity=16)) == []
-    assert admit([Waiting(1, b"x")], 3, {b"y"}, Limits(capacity=16)) == [0]
+    limits = Limits(capacity=16)
+    assert admit(queue, 0, limits) == [0, 2, 3]
+    assert admit(queue, 3, limits, prefilling={b"x", b"y"}) == [3]
+    assert admit(queue, 3, limits, prefilling={b"x"}, computed={b"x"}) == [0, 1, 2, 3]
 
 
 def test_a_wide_request_is_not_overtaken() -> None:
-    assert admit([Waiting(10), Waiting(1), Waiting(1)], 8, (), Limits(capacity=16)) == []
+    assert admit([Waiting(10), Waiting(1), Waiting(1)], 8, Limits(capacity=16)) == []
 
 
 def test_one_wider_than_the_engine_enters_alone() -> None:
-    assert admit([Waiting(64), Waiting(1)], 0, (), Limits(capacity=16)) == [0]
+    assert admit([Waiting(64), Waiting(1)], 0, Limits(capacity=16)) == [0]
 
 
 def test_prompts_are_shared_that_are_the_same_tokens_under_the_same_salt() -> None:
