@@ -15,7 +15,7 @@ from adjoin.dag import workflow
 from adjoin.dag.binding import literal
 from adjoin.errors import DefinitionError, FunctionError, GraphError, InputError
 from adjoin.functions.builtin.generation import result
-from adjoin.types import Generation, Message, Reply, Token, ToolCall, Tokens
+from adjoin.types import Generation, Message, Reply, Token, Tokens, ToolCall
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 NOW = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}

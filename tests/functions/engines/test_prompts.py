@@ -42,8 +42,8 @@ def test_a_text_is_a_user_turn_unless_raw_or_without_template() -> None:
     tokenizer = Tokenizer("turns")
     encode(tokenizer, request())
     assert tokenizer.rendered == "user: hello there"
-    for other, fields in ((Tokenizer(None), {}), (Tokenizer("turns"), {"raw": True})):
-        encode(other, request(**fields))
+    for other, raw in ((Tokenizer(None), False), (Tokenizer("turns"), True)):
+        encode(other, request(raw=raw))
         assert other.rendered == "hello there"
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def split(pieces: list[str], *, opened: bool = False) -> tuple[str, str]:
 def test_any_cutting_gives_the_same_split(data: st.DataObject, text: str, opened: bool) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     edges = [0, *cuts, len(text)]
-    pieces = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
     assert split(pieces, opened=opened) == split([text], opened=opened)
     assert split(list(text), opened=opened) == split([text], opened=opened)
 
