@@ -82,6 +82,7 @@ def test_no_number(text: str) -> None:
         ("a cat is B", ["A", "B"], "B"),
         ("New York", ["York", "New York"], "New York"),
         ("new\n york", ["New York"], "New York"),
+        ("New York", ["new", "New York"], "New York"),
         ("nothing known: knowing", ["no", "known"], "known"),
         ("c++ it is", ["C", "C++"], "C++"),
     ],
@@ -139,8 +140,9 @@ def test_any_text_gives_json_or_a_function_error(text: str) -> None:
 
 
 def test_json_that_does_not_fit_says_why() -> None:
-    with pytest.raises(FunctionError, match="'city' is a required property"):
-        parse_json('{"town": 1}', CITY)
+    for text in ('{"town": 1}', 'so: {"town": {"city": "Paris"}}'):
+        with pytest.raises(FunctionError, match="'city' is a required property"):
+            parse_json(text, CITY)
 
 
 @pytest.mark.parametrize("text", ["NaN", '{"a": Infinity}', "[" * 100_000, '{"a": 1'])
