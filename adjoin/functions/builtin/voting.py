@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -27,7 +27,8 @@ def vote(
 ) -> str:
     """The answer that most of several samples gave (self-consistency).
 
-    Answers are texts, generations, replies, numbers or plain data; null and empty ones do not vote.
+    Answers are texts, generations, replies, numbers or plain data; null and empty ones, and failed
+    elements of a fan-out, do not vote.
     ``by`` logprob weighs each generation by its likelihood per token, ``exp(logprob / tokens)``, on
     top of ``weights``. ``normalise`` counts answers as equal that differ in case, space, wrapping
     punctuation or the form of a number. Ties go to the answer that came first; it is given back as
@@ -125,6 +126,8 @@ def _text(answer: Any, at: int) -> str:
             return answer.content
         case int() | float() if not isinstance(answer, bool):
             return _number_text(answer)
+    if _failed(answer):
+        return ""
     try:
         return json.dumps(answer, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
@@ -133,6 +136,14 @@ def _text(answer: Any, at: int) -> str:
             where="argument 'answers'",
             hint="give texts, generations, numbers or plain data",
         ) from None
+
+
+def _failed(answer: Any) -> bool:
+    """Whether it is what a fan-out collects in the place of an element that failed."""
+    if not isinstance(answer, Mapping) or answer.keys() != {"error"}:
+        return False
+    error = answer["error"]
+    return isinstance(error, Mapping) and {"code", "message"} <= error.keys()
 
 
 def _number_text(number: float) -> str:

@@ -45,7 +45,8 @@ def test_generations_replies_numbers_and_data_vote_too() -> None:
 
 
 def test_nothing_does_not_vote() -> None:
-    assert vote([None, "", "  ", "a"]) == "a"
+    failed = {"error": {"code": "engine", "message": "died"}}
+    assert vote([None, "", "  ", failed, failed, "a"]) == "a"
     for answers in ([], [None, ""]):
         with pytest.raises(InputError, match="no answer votes"):
             vote(list(answers))
