@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from adjoin.errors import AdjoinError, Conflict, DefinitionError, NotFound
+from adjoin.errors import AdjoinError, Conflict, DefinitionError, InputError, NotFound
 
 if TYPE_CHECKING:
     from adjoin.dag import Graph
@@ -32,8 +32,15 @@ def load_graph(target: str, settings: Settings) -> Graph:
 
     Raises:
         NotFound: there is no such file, module or workflow.
-        DefinitionError: the workflow is wrong, or the module raises when it is imported.
+        DefinitionError: the workflow or one of its prompt templates is wrong, or the module raises
+            when it is imported.
     """
+    graph = _load(target, settings)
+    _check_templates(graph, target)
+    return graph
+
+
+def _load(target: str, settings: Settings) -> Graph:
     path = Path(target)
     if path.suffix.lower() in _YAML:
         return _load_yaml(path, settings)
@@ -47,6 +54,24 @@ def load_graph(target: str, settings: Settings) -> Graph:
         where=target,
         hint="name a .yaml file, app.py, app.py:name or module:name",
     )
+
+
+def _check_templates(graph: Graph, target: str) -> None:
+    """What a template may say is the functions' to know; better now than when its stage runs."""
+    from adjoin.dag import Template
+    from adjoin.functions.builtin.template import check_template
+
+    for stage in graph.stages:
+        template = stage.bindings.get("template")
+        if stage.function.ref != "prompt" or not isinstance(template, Template):
+            continue
+        try:
+            check_template(template.text, stage.bindings.keys() - {"template"})
+        except InputError as error:
+            place = f", {error.where}" if error.where else ""
+            raise DefinitionError(
+                f"stage {stage.id!r}{place}: {error.message}", where=target, hint=error.hint
+            ) from None
 
 
 def _load_yaml(path: Path, settings: Settings) -> Graph:

@@ -18,7 +18,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from adjoin.errors import InputError
+from adjoin.errors import InputError, NotFound
+
+_FILE = "adjoin.yaml"
 
 
 def _default_home() -> Path:
@@ -76,12 +78,20 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = os.environ.get("ADJOIN_CONFIG", "adjoin.yaml")
+        file = os.environ.get("ADJOIN_CONFIG", _FILE)
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file)
 
     @classmethod
     def load(cls, **values: Any) -> Settings:
-        """Read the settings; raises :class:`InputError` naming each bad key."""
+        """Read the settings.
+
+        Raises:
+            NotFound: there is no file where ``ADJOIN_CONFIG`` says.
+            InputError: the file is no mapping in YAML, or keys are wrong, and which.
+        """
+        named = os.environ.get("ADJOIN_CONFIG", "")
+        if named and not Path(named).exists():
+            raise NotFound("there is no such file", where=named, hint="ADJOIN_CONFIG names it")
         try:
             return cls(**values)
         except ValidationError as error:
@@ -91,6 +101,12 @@ class Settings(BaseSettings):
             ]
             raise InputError(
                 f"bad settings: {'; '.join(lines)}",
-                where=os.environ.get("ADJOIN_CONFIG", "adjoin.yaml"),
+                where=named or _FILE,
                 hint="check that file and the ADJOIN_* variables",
+            ) from None
+        except Exception as error:  # noqa: BLE001 - of whatever reads and parses the file
+            raise InputError(
+                f"the settings cannot be read: {' '.join(str(error).split())}",
+                where=named or _FILE,
+                hint="write one key: value a line",
             ) from None

@@ -187,3 +187,23 @@ def test_the_public_load(folder: Path, settings: Settings) -> None:
     graph = adjoin.load(Path(app), settings)
     assert graph.name == "loud"
     assert pickle.loads(cloudpickle.dumps(graph.stages[0].function))("hi") == "HI"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("Say {{ txt }}", r"stage 'say', .*'txt' is not given; did you mean 'text'\?"),
+        ("Say {{ text", r"stage 'say', .*line 1"),
+        ("{% include 'x' %}", r"stage 'say', .*include is not available"),
+    ],
+)
+def test_a_wrong_template_is_found_when_the_workflow_is_loaded(
+    folder: Path, settings: Settings, template: str, message: str
+) -> None:
+    text = yaml_using("prompt").replace(
+        'with: {text: "${inputs.text}"}', f"with: {{template: {template!r}, text: hello}}"
+    )
+    flow = write(folder / "flow.yaml", text.replace("shout", "say"))
+    with pytest.raises(DefinitionError, match=message) as caught:
+        load_graph(flow, settings)
+    assert caught.value.where == flow

@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 import adjoin
+from adjoin.dag.parameter import Parameter
+from adjoin.functions import BUILTINS
 from adjoin.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md")
+    for page in ROOT.glob(pattern)
+    if page.name != "answer.md"  # a prompt
+)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -71,7 +80,7 @@ def test_the_readmes_program_runs(project: Path, capsys: pytest.CaptureFixture[s
     assert "Minka" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_in_the_documentation_compiles(page: Path) -> None:
     for code in blocks(page, "python"):
         compile(code, str(page), "exec")
@@ -84,10 +93,60 @@ def test_the_quick_starts_workflow_loads(tmp_path: Path) -> None:
     assert [stage.function.name for stage in graph.stages] == ["prompt", "generate"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in _LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
+    for target, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = _HEADING.findall(_CODE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def rows(page: str, columns: int) -> list[list[str]]:
+    """Cells of the tables with so many columns, without the heads."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").replace("\\|", "¦")
+    cells = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    found = [[cell.strip().replace("¦", "|") for cell in row] for row in cells]
+    return [row for row in found if len(row) == columns and row[0].startswith("`")]
+
+
+def test_every_parameter_of_a_built_in_function_is_documented() -> None:
+    text = (ROOT / "docs" / "functions.md").read_text(encoding="utf-8")
+    heads = dict(re.findall(r"^## (\w+)\n\n`\w+\(.*?\) → (.+?)`:", text, re.MULTILINE))
+    assert heads == {name: str(function.returns) for name, function in BUILTINS.items()}
+    expected = [
+        [f"`{each.name}`", f"`{each.type}`", shown_default(each)]
+        for function in BUILTINS.values()
+        for each in function.parameters
+    ]
+    assert [row[:3] for row in rows("functions.md", 4)] == expected
+
+
+def shown_default(parameter: Parameter) -> str:
+    if parameter.default is None:
+        return ""
+    value = parameter.default.value
+    return "`null`" if value is None else f"`{value!r}`"
+
+
+def test_every_error_is_documented_with_its_code() -> None:
+    found = {row[0]: row[1:3] for row in rows("cli.md", 4)}
+    assert found == {
+        f"`{error.__name__}`": [f"`{error.code}`", str(error.exit_code)]
+        for error in tree(adjoin.AdjoinError)
+    }
+
+
+def tree(root: type[adjoin.AdjoinError]) -> Iterator[type[adjoin.AdjoinError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == "adjoin.errors":
+            yield from tree(child)
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

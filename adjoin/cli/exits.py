@@ -59,7 +59,7 @@ def guarded(arguments: Sequence[str]) -> int:
         _drop_output()
         return _BROKEN_PIPE
     except typer.TyperException as error:
-        return _usage(error)
+        return _usage(error, arguments)
     except AdjoinError as error:
         return _fail(error, arguments, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a user never sees a traceback
@@ -111,12 +111,18 @@ def _internal(error: Exception) -> AdjoinError:
     return wrapped
 
 
-def _usage(error: typer.TyperException) -> int:
+def _usage(error: typer.TyperException, arguments: Sequence[str]) -> int:
     # typer's base of command line errors declares no more than that it is an exception
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "adjoin"
     message = getattr(error, "format_message", lambda: str(error))()
-    _line(f"error: {message.rstrip('.')}; see {path} --help")
+    if "--json" in arguments:
+        facts: dict[str, Any] = {"message": message, "where": path, "hint": "", "details": {}}
+        _print_json({"error": {"code": "usage", **facts}})
+    if "\n" in message:  # no command was given: what there is, is the message
+        print(message, file=sys.stderr)
+    else:
+        _line(f"error: {message.rstrip('.')}; see {path} --help")
     return _USAGE
 
 
@@ -124,12 +130,16 @@ def _fail(error: AdjoinError, arguments: Sequence[str], debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if "--json" in arguments:
-        try:
-            print(json.dumps({"error": to_wire(error)}), flush=True)
-        except BrokenPipeError:
-            _drop_output()
+        _print_json({"error": to_wire(error)})
     _line(str(error) if isinstance(error, Cancelled) else f"error: {error}")
     return error.exit_code
+
+
+def _print_json(value: Any) -> None:
+    try:
+        print(json.dumps(value, ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        _drop_output()
 
 
 def _line(text: str) -> None:

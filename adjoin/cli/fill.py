@@ -42,9 +42,19 @@ def collection_to_fill(graph: Graph, name: str | None) -> str:
 
 
 def check_documents(path: Path) -> None:
-    """Raise :class:`NotFound` before anything starts when there is nothing at the path."""
+    """Look for documents before anything starts.
+
+    Raises:
+        NotFound: there is nothing at the path.
+        InputError: it holds no document of a supported kind.
+    """
+    from adjoin.functions.ingest import scan
+    from adjoin.functions.ingest.scan import SUFFIXES
+
     if not path.exists():
         raise NotFound("there is no such file or folder", where=str(path))
+    if path.is_dir() and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
+        scan(path)  # says why
 
 
 def fill(runtime: Runtime, graph: Graph, path: Path, name: str | None) -> SyncReport:

@@ -63,7 +63,13 @@ def settings_of(pairs: Sequence[str] | None) -> Settings:
                 f"there is no setting {key!r}", hint=suggest(key, Settings.model_fields)
             )
         values[key] = _value(text)
-    return Settings.load(**values)
+    given = Settings.load()
+    if not values:
+        return given
+    try:
+        return Settings.load(**values)
+    except InputError as error:
+        raise InputError(error.message, where="--set") from None
 
 
 def _value(text: str) -> Any:

@@ -77,8 +77,8 @@ def run(
     if output is not None and inputs_file is None:
         raise InputError("--output is for many runs", hint="give --inputs too")
     if docs is not None:
-        check_documents(docs)
         collection_to_fill(graph, collection_name)
+        check_documents(docs)
     if inputs_file is not None:
         many = read_lines(graph, inputs_file, values)
     else:

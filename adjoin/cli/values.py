@@ -47,7 +47,7 @@ def read_lines(graph: Graph, path: Path, defaults: Mapping[str, Any]) -> list[di
 
     Raises:
         NotFound: the file cannot be read.
-        InputError: a line is wrong; says which.
+        InputError: a line is wrong, and which; or there is none.
     """
     found = []
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -67,6 +67,10 @@ def read_lines(graph: Graph, path: Path, defaults: Mapping[str, Any]) -> list[di
         except InputError as error:
             raise InputError(str(error), where=where) from None
         found.append({**defaults, **values})
+    if not found:
+        raise InputError(
+            "there are no inputs", where=str(path), hint="write one JSON object a line"
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,7 +23,7 @@ import msgspec
 
 from adjoin.errors import AdjoinError, TransportError, to_wire, wrap
 from adjoin.runtime import process
-from adjoin.runtime.loads import Load, Loads
+from adjoin.runtime.loads import SCRATCH, Load, Loads
 from adjoin.runtime.wire import (
     AgentMessage,
     AskStatus,
@@ -177,8 +178,8 @@ def main(directory: Path, config: HostConfig, ready: int) -> int:
     if _own(directory) is None:
         print("another host keeps this directory", flush=True)  # noqa: T201 - this is the log
         return 1
-    for stale in directory.glob("replica-*.sock"):
-        stale.unlink(missing_ok=True)
+    _sweep(directory)
+    (directory / SCRATCH).mkdir(mode=0o700)
     sock = listen(directory / SOCKET)
 
     async def serve() -> None:
@@ -189,7 +190,15 @@ def main(directory: Path, config: HostConfig, ready: int) -> int:
 
     with suppress(asyncio.CancelledError):
         asyncio.run(serve())
+    _sweep(directory)
     return 0
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed replicas left behind."""
+    for socket_file in directory.glob("replica-*.sock"):
+        socket_file.unlink(missing_ok=True)
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
 
 
 if __name__ == "__main__":

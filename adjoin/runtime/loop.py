@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ class LoopThread:
     async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.wrap_future(self._submit(work))
 
-    def iterate(self, source: AsyncIterator[_T]) -> Iterator[_T]:
+    def iterate(self, source: AsyncIterator[_T]) -> Generator[_T]:
         """Pull from an asynchronous iterator; closing this one closes that one."""
         try:
             while (item := self.call(_next(source))) is not _END:
@@ -42,7 +42,7 @@ class LoopThread:
         finally:
             self.call(_close(source))
 
-    async def bridge_iterate(self, source: AsyncIterator[_T]) -> AsyncIterator[_T]:
+    async def bridge_iterate(self, source: AsyncIterator[_T]) -> AsyncGenerator[_T]:
         try:
             while (item := await self.bridge(_next(source))) is not _END:
                 yield item  # type: ignore[misc]

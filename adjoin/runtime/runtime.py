@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -73,7 +73,7 @@ class Runtime:
     async def arun(self, workflow: Workflow | Graph, /, **inputs: Any) -> Any:
         return await self._loop.bridge(self._run(workflow, inputs))
 
-    def stream(self, workflow: Workflow | Graph, /, **inputs: Any) -> Iterator[Event]:
+    def stream(self, workflow: Workflow | Graph, /, **inputs: Any) -> Generator[Event]:
         """Run a workflow and yield its events; the last one says how it ended.
 
         Closing the iterator, or an interrupt, cancels the run. A failed run does not raise here:
@@ -81,7 +81,7 @@ class Runtime:
         """
         return self._loop.iterate(self._stream(workflow, inputs))
 
-    def astream(self, workflow: Workflow | Graph, /, **inputs: Any) -> AsyncIterator[Event]:
+    def astream(self, workflow: Workflow | Graph, /, **inputs: Any) -> AsyncGenerator[Event]:
         return self._loop.bridge_iterate(self._stream(workflow, inputs))
 
     def submit(self, workflow: Workflow | Graph, /, **inputs: Any) -> RunHandle:
@@ -287,11 +287,11 @@ class RunHandle:
     async def aresult(self, timeout: float | None = None) -> Any:
         return await self._loop.bridge(self._result(timeout))
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event]:
         """All events from the first; closing the iterator lets the run go on."""
         return self._loop.iterate(self._run.stream())
 
-    def aevents(self) -> AsyncIterator[Event]:
+    def aevents(self) -> AsyncGenerator[Event]:
         return self._loop.bridge_iterate(self._run.stream())
 
     def cancel(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,13 @@ import adjoin
 from adjoin.cli import main
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "rag" / "workflow.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _modules() -> Iterator[None]:
+    """The example's module is not left to other tests, which have an app of their own."""
+    yield
+    sys.modules.pop("app", None)
 
 
 @pytest.fixture

@@ -109,6 +109,23 @@ def test_a_wrong_command_line(
     assert err.count("\n") == 1
 
 
+def test_json_gets_a_wrong_command_line_as_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["code"] == "usage"
+    assert err.startswith("error: ")
+
+
+def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: adjoin [OPTIONS] COMMAND")
+    assert err.count("\n") > 20
+    assert main(["collections"]) == 2
+    assert "search" in capsys.readouterr().err
+
+
 def test_termination_leaves_through_the_context_managers(monkeypatch: pytest.MonkeyPatch) -> None:
     left = threading.Event()
 

@@ -78,6 +78,7 @@ def test_models_cannot_steer_the_terminal(
 def test_documents_fill_the_collection_that_the_workflow_names(
     cli: Cli, runtime: type[StubRuntime], example: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "notes.md").write_text("notes")
     code, _, err = cli("run", example, QUESTION, "--docs", tmp_path)
     assert code == 0
     assert runtime.made[0].calls[0] == ("add_files", "handbook", "minilm", tmp_path)
@@ -97,10 +98,11 @@ def test_documents_fill_the_collection_that_the_workflow_names(
         (["question=x", "k=0"], 3, "input 'k': must be at least 1, got 0"),
         (["question=x", "k=four"], 3, "input 'k'"),
         (["question=x", "--docs", "nowhere"], 4, "nowhere: there is no such file or folder"),
-        (["question=x", "--docs", ".", "--collection-name", "b"], 3, "is one of handbook"),
+        (["question=x", "--docs", "{empty}", "--collection-name", "b"], 3, "is one of handbook"),
         (["question=x", "--output", "out.jsonl"], 3, "give --inputs too"),
         (["question=x", "--set", "wrkers=3"], 3, "no setting 'wrkers'; did you mean 'workers'?"),
-        (["question=x", "--set", "workers=0"], 3, "workers"),
+        (["question=x", "--set", "workers=0"], 3, "--set: bad settings: workers: "),
+        (["question=x", "--docs", "{empty}"], 3, "the folder has no documents"),
         (["question=x", "--sett"], 2, "No such option"),
     ],
 )
@@ -108,11 +110,12 @@ def test_what_is_wrong_is_said_before_anything_starts(
     cli: Cli,
     runtime: type[StubRuntime],
     example: Path,
+    tmp_path: Path,
     arguments: list[str],
     code: int,
     message: str,
 ) -> None:
-    ended = cli("run", example, *arguments)
+    ended = cli("run", example, *(each.format(empty=tmp_path) for each in arguments))
     assert ended.code == code
     assert message in ended.err
     assert ended.err.count("\n") == 1
@@ -192,6 +195,7 @@ def test_many_runs_for_people(
     [
         ('{"question": "x"}\n{"question": }\n', "in.jsonl:2: not JSON"),
         ('["x"]\n', "in.jsonl:1: not a JSON object"),
+        ("\n", "in.jsonl: there are no inputs"),
         ('{"question": "x", "kk": 1}\n', "in.jsonl:1: workflow 'rag' has no input 'kk'"),
         ('{"question": 5}\n', "in.jsonl:1: input 'question'"),
     ],

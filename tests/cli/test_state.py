@@ -62,6 +62,7 @@ def test_collections_of_a_cluster(cli: Cli, runtime: type[StubRuntime]) -> None:
 
 
 def test_adding_documents(cli: Cli, runtime: type[StubRuntime], tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("notes")
     code, out, err = cli("collections", "add", "notes", tmp_path, "--embedding", "minilm", "--json")
     assert code == 0
     assert json.loads(out)["added"] == 2

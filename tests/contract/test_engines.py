@@ -14,6 +14,8 @@ from adjoin.settings import Settings
 from adjoin.types import Scalar
 
 _ANSWER = "red then orange and yellow, green, blue, indigo and last of all the violet one " * 8
+#: What the engines' libraries warn of is not ours to mend.
+_THEIRS = "ignore"
 
 
 def load(spec: LoadSpec) -> Engine:
@@ -48,6 +50,7 @@ class TestFakeScoring(ScoringContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestVllmGeneration(GenerationContract):
     @classmethod
     def load(cls) -> Engine:
@@ -57,6 +60,7 @@ class TestVllmGeneration(GenerationContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestTransformersGeneration(GenerationContract):
     @classmethod
     def load(cls) -> Engine:
@@ -66,6 +70,7 @@ class TestTransformersGeneration(GenerationContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestTransformersEmbedding(EmbeddingContract):
     @classmethod
     def load(cls) -> Engine:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -49,10 +48,6 @@ def test_the_questions_fit_the_workflow() -> None:
 
 @pytest.fixture
 def collected(tmp_path: Path) -> Path:
-    try:
-        distribution("adjoin")
-    except PackageNotFoundError:
-        pytest.skip("adjoin is on the path, but not installed")
     folder = tmp_path / "documents"
     subprocess.run([sys.executable, EXAMPLE / "documents.py", folder], check=True, timeout=50)
     return folder

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,83 +101,83 @@ def die(text: str) -> str:
 
 
 @adjoin.workflow
-def chain(text: str):
+def chain(text: str) -> Any:
     loud = shout(text)
     report = measure(loud)
     return {"text": describe(report), "report": report}
 
 
 @adjoin.workflow
-def sums(n: int):
+def sums(n: int) -> Any:
     values = ones(n)
     return {"sum": total(values), "values": values}
 
 
 @adjoin.workflow
-def scribbles(n: int):
+def scribbles(n: int) -> Any:
     return scribble(ones(n))
 
 
 @adjoin.workflow
-def failing(text: str):
+def failing(text: str) -> Any:
     return fail(text)
 
 
 @adjoin.workflow
-def flaky(marks: str):
+def flaky(marks: str) -> Any:
     return fail_twice(marks)
 
 
 @adjoin.workflow
-def sluggish(text: str):
+def sluggish(text: str) -> Any:
     return too_slow(text)
 
 
 @adjoin.workflow(models={"fast": FAST})
-def answer(question: str):
+def answer(question: str) -> Any:
     return fn.generate(question, model="fast")
 
 
 @adjoin.workflow(models={"slow": SLOW})
-def endless(question: str):
+def endless(question: str) -> Any:
     return fn.generate(question, model="slow", max_tokens=8000)
 
 
 @adjoin.workflow(models={"patient": ModelSpec(source="fake:", args={"interval_s": 0.2})})
-def patient(question: str):
+def patient(question: str) -> Any:
     return fn.generate(question, model="patient")
 
 
 @adjoin.workflow(
     models={"crashing": ModelSpec(source="fake:", args={"crash_after": 2, "interval_s": 0.05})}
 )
-def crashing(question: str):
+def crashing(question: str) -> Any:
     return fn.generate(question, model="crashing")
 
 
 @adjoin.workflow
-def waiting(path: str):
+def waiting(path: str) -> Any:
     return wait_for(path)
 
 
 @adjoin.workflow
-def dying_once(mark: str):
+def dying_once(mark: str) -> Any:
     return die_once(mark)
 
 
 @adjoin.workflow
-def dying(text: str):
+def dying(text: str) -> Any:
     return die(text)
 
 
 @adjoin.workflow
-def search(question: str, k: int = 2):
+def search(question: str, k: int = 2) -> Any:
     vector = fn.embed(question, model="fake:")
     return fn.retrieve(vector, collection="animals", k=k)
 
 
 @adjoin.workflow
-def two_collections(question: str):
+def two_collections(question: str) -> Any:
     vector = fn.embed(question, model="fake:")
     left = fn.retrieve(vector, collection="animals", k=1)
     right = fn.retrieve(vector, collection="plants", k=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from pathlib import Path
+from typing import Any
 
 import flows
 import numpy as np
@@ -60,8 +61,12 @@ def test_a_function_that_raises_names_stage_and_cause(runtime: Runtime) -> None:
 def test_a_stage_is_tried_as_often_as_it_says(runtime: Runtime, tmp_path: Path) -> None:
     handle = runtime.submit(flows.flaky, marks=str(tmp_path))
     assert handle.result(30) == 3
-    failed = [event for event in handle.events() if isinstance(event.body, StageFailed)]
-    assert [(event.attempt, event.body.retry) for event in failed] == [(1, True), (2, True)]
+    failed = [
+        (event.attempt, event.body.retry)
+        for event in handle.events()
+        if isinstance(event.body, StageFailed)
+    ]
+    assert failed == [(1, True), (2, True)]
 
 
 def test_a_stage_over_its_timeout_is_cut_off(runtime: Runtime) -> None:
@@ -140,7 +145,7 @@ def test_a_crash_after_tokens_were_seen_is_not_retried(runtime: Runtime) -> None
 
 
 def test_map_keeps_the_order_and_yields_errors_in_place(runtime: Runtime) -> None:
-    inputs = [{"text": "a"}, {"wrong": 1}, {"text": "b"}]
+    inputs: list[dict[str, Any]] = [{"text": "a"}, {"wrong": 1}, {"text": "b"}]
     first, second, third = runtime.map(flows.chain, inputs, concurrency=2)
     assert first["text"] == "A has 1"
     assert isinstance(second, InputError)

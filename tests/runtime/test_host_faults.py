@@ -115,12 +115,17 @@ async def test_shutdown_leaves_no_process_also_when_one_hangs(tmp_path: Path) ->
             pass
         deaths = await tree(link)
         assert len(deaths) == 4
+        replica = await replica_of(link, "m")
+        environment = Path(f"/proc/{replica['pid']}/environ").read_bytes().split(b"\0")
+        assert f"TMPDIR={tmp_path}/tmp".encode() in environment
+        (tmp_path / "tmp" / "left by a replica").touch()
         await link.shutdown()
         await asyncio.gather(*(death.wait() for death in deaths.values()))
         for call in (anext(hung), loading):
             with pytest.raises(EngineError):
                 await call
         assert list(tmp_path.glob("*.sock")) == []
+        assert not (tmp_path / "tmp").exists()
 
 
 async def test_a_host_without_agents_ends_after_a_while(tmp_path: Path) -> None:

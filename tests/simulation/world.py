@@ -7,6 +7,7 @@ and engines fail. A seed replays to the letter.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import random
 from collections.abc import Callable
@@ -149,17 +150,27 @@ class World:
             self.history.append(command)
             match command:
                 case m.MakePlan(stages, delay):
-                    self._later(delay + self._delay(), lambda s=stages: self._plan(s))
+                    self._later(delay + self._delay(), functools.partial(self._plan, stages))
                 case m.OpenSegment():
                     self._open(command)
                 case m.FeedSegment():
-                    self._later(0, lambda c=command: self._feed(c.segment, c.stage, c.value))
+                    self._later(
+                        0,
+                        functools.partial(
+                            self._feed, command.segment, command.stage, command.value
+                        ),
+                    )
                 case m.RetryStage(delay=delay):
-                    self._later(delay, lambda c=command: self._retry(c.segment, c.stage, c.attempt))
+                    self._later(
+                        delay,
+                        functools.partial(
+                            self._retry, command.segment, command.stage, command.attempt
+                        ),
+                    )
                 case m.CloseSegment(index):
                     self.segments[index].alive = False
                 case m.Collect(values):
-                    self._later(self._delay(), lambda values=values: self._collect(dict(values)))
+                    self._later(self._delay(), functools.partial(self._collect, dict(values)))
 
     def _tell(self, fact: m.Fact) -> None:
         self._obey(self.state.apply(fact))
@@ -226,7 +237,7 @@ class World:
                     self._seen(index, stage, attempt, Tokens(tokens=(Token("x"),)))
                 self._later(
                     self.rng.expovariate(0.5),
-                    lambda s=stage, a=attempt: self._finish(index, s, a),
+                    functools.partial(self._finish, index, stage, attempt),
                 )
 
     def _seen(self, index: int, stage: str, attempt: int, body: Body) -> None:

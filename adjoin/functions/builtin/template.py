@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 import msgspec
-from jinja2 import meta
+from jinja2 import meta, nodes
 
 from adjoin.errors import InputError
 from adjoin.functions.builtin.sandbox import (
@@ -30,7 +30,7 @@ _FILE = "<template>"
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """``variables`` are the names that the template reads from outside."""
+    """``variables`` are the names that the template cannot do without."""
 
     template: jinja2.Template
     variables: frozenset[str]
@@ -48,7 +48,7 @@ def compile_template(text: str) -> Compiled:
     jinja = environment()
     try:
         tree = jinja.parse(text)
-        variables = meta.find_undeclared_variables(tree) - jinja.globals.keys()
+        variables = meta.find_undeclared_variables(tree) - jinja.globals.keys() - _optional(tree)
         code = jinja.compile(Guard().visit(tree), filename=_FILE)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(
@@ -60,6 +60,15 @@ def compile_template(text: str) -> Compiled:
         raise InputError("the template is nested too deeply", where=_where(text)) from None
     template = jinja.template_class.from_code(jinja, code, jinja.globals)
     return Compiled(template, frozenset(variables))
+
+
+def _optional(tree: nodes.Template) -> set[str]:
+    """Names that the template asks about, or has a default for."""
+    asked = {"defined", "undefined", "default", "d"}
+    found = tree.find_all((nodes.Test, nodes.Filter))
+    return {
+        each.node.name for each in found if each.name in asked and isinstance(each.node, nodes.Name)
+    }
 
 
 def check_template(text: str, given: Iterable[str]) -> None:

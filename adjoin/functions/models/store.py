@@ -290,7 +290,8 @@ def _from_os(name: str, error: OSError) -> ModelError:
             where=name,
             hint="free some space or set ADJOIN_HOME to a larger disk",
         )
-    return ModelError(f"its files cannot be used: {error.strerror or error}", where=name)
+    file = f": {error.filename}" if error.filename else ""
+    return ModelError(f"its files cannot be used: {error.strerror or error}{file}", where=name)
 
 
 def _write_synced(work: Path, manifest: Manifest) -> None:

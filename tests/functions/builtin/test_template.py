@@ -163,6 +163,7 @@ def test_private_variables_are_refused() -> None:
 def test_variables_can_be_checked_before_anything_runs() -> None:
     text = "{% set own = 1 %}{% for p in passages %}{{ p }} {{ own }} {{ range(2) }}{% endfor %}"
     check_template(text, ["passages", "unused"])
+    check_template("{% if hint is defined %}{{ hint }}{% endif %}{{ tone | default('dry') }}", [])
     with pytest.raises(InputError, match=r"'passages' is not given.*did you mean 'passage'"):
         check_template(text, ["passage"])
     with pytest.raises(InputError, match="line 1"):
