@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import type_of
 from adjoin.dag.datatypes import DataType
 from adjoin.errors import DefinitionError
+from adjoin.functions.builtin import validation
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
@@ -50,14 +50,25 @@ def check(schema: Mapping[str, Any], where: str = "argument 'schema'") -> None:
         at = "/".join(keys) or "its root"
         if len(keys) > MAX_DEPTH * 2:
             raise DefinitionError(f"the schema is nested more than {MAX_DEPTH} deep", where=where)
-        reference = part.get("$ref", part.get("$dynamicRef"))
-        if isinstance(reference, str) and not reference.startswith("#"):
-            raise DefinitionError(
-                f"the schema refers to {reference[:80]!r} at {at}",
-                where=where,
-                hint="refer to parts of the schema itself, as #/$defs/name",
-            )
+        if refused := _refused(part):
+            raise DefinitionError(f"{refused[0]} at {at}", where=where, hint=refused[1])
     _check_against_metaschema(text, where)
+
+
+def _refused(part: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What no part of a schema may say, and a hint."""
+    for name in ("$ref", "$dynamicRef"):
+        reference = part.get(name)
+        if isinstance(reference, str) and not reference.startswith("#"):
+            hint = "refer to parts of the schema itself, as #/$defs/name"
+            return f"the schema refers to {reference[:80]!r}", hint
+    pattern = part.get("pattern")
+    if isinstance(pattern, str) and not validation.is_pattern(pattern):
+        hint = "look-around and back-references are not available"
+        return f"the pattern {pattern[:80]!r} cannot be used", hint
+    if isinstance(part.get("patternProperties"), Mapping):
+        return "patternProperties is not available", "list the properties, or use propertyNames"
+    return None
 
 
 def _check_against_metaschema(text: str, where: str) -> None:
@@ -77,18 +88,7 @@ def _check_against_metaschema(text: str, where: str) -> None:
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> str:
     """Why a value does not fit a checked schema; empty when it does."""
-    error = next(iter(_validator(canonical(schema)).iter_errors(value)), None)
-    if error is None:
-        return ""
-    at = "".join(f"[{key!r}]" for key in error.absolute_path)
-    return f"{at + ': ' if at else ''}{error.message[:300]}"
-
-
-@lru_cache(maxsize=64)
-def _validator(text: str) -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(json.loads(text))
+    return validation.misfit(value, canonical(schema))
 
 
 def data_type(schema: Mapping[str, Any]) -> DataType:

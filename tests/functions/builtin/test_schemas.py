@@ -41,6 +41,9 @@ def test_a_schema_that_refers_to_its_own_parts_is_one() -> None:
         ({"items": [{"$ref": "file:///etc/passwd"}]}, "refers to"),
         ({"$dynamicRef": "other.json"}, "refers to"),
         (nested(40), "nested more than"),
+        ({"pattern": "(?=a)b"}, "pattern .* cannot be used"),
+        ({"items": {"pattern": "(a"}}, "pattern .* cannot be used at items"),
+        ({"patternProperties": {"^a": {}}}, "patternProperties is not available"),
         ({"enum": ["x" * 70_000]}, "larger than"),
         ({"const": float("nan")}, "not plain JSON"),
         ({"const": object()}, "not plain JSON"),
@@ -49,6 +52,44 @@ def test_a_schema_that_refers_to_its_own_parts_is_one() -> None:
 def test_what_is_refused_and_why(schema: Any, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         schemas.check(schema)
+
+
+def test_a_property_may_have_any_name() -> None:
+    schemas.check({"properties": {"pattern": {"type": "string"}, "$ref": {"type": "string"}}})
+
+
+def test_a_pattern_takes_no_more_than_linear_time() -> None:
+    schema = {"type": "string", "pattern": "^(a+)+$"}
+    schemas.check(schema)
+    assert schemas.misfit("aaa", schema) == ""
+    assert "does not match" in schemas.misfit("a" * 50_000 + "b", schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {f"d{at}": {"allOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(40)}
+            | {"d40": {}},
+        },
+    ],
+)
+def test_references_that_multiply_or_never_end_are_cut_off(schema: dict[str, Any]) -> None:
+    schemas.check(schema)
+    assert "too long" in schemas.misfit({}, schema)
+    assert "too long" in schemas.misfit({}, schema)  # the budget is each validation's own
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
+        "additionalProperties": False,
+    }
+    assert schemas.misfit({"children": [{"children": []}, {}]}, tree) == ""
+    assert schemas.misfit({"children": [{"child": 1}]}, tree).startswith("['children'][0]")
 
 
 @pytest.mark.parametrize(
