@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from adjoin.functions.engines import Engine, LoadSpec, find
-from adjoin.functions.engines.base import Finished, GenerateRequest, Output
+from adjoin.functions.engines.base import Delta, Finished, GenerateRequest, Output
 from adjoin.functions.models import ModelStore
 from adjoin.runtime.policies.batching import Limits
 from adjoin.runtime.step_loop import StepLoop
@@ -67,8 +67,8 @@ def engine() -> Iterator[Engine]:
     loaded.close()
 
 
-def run(engine: Engine, requests: Sequence[GenerateRequest]) -> dict[str, Finished]:
-    """Through a replica's loop, all at once."""
+def run_all(engine: Engine, requests: Sequence[GenerateRequest]) -> dict[str, Output]:
+    """The ends of requests that go through a replica's loop, all at once."""
     said: list[Output] = []
 
     def take(outputs: list[Output], *, last: bool = False) -> None:
@@ -77,11 +77,16 @@ def run(engine: Engine, requests: Sequence[GenerateRequest]) -> dict[str, Finish
     loop = StepLoop(engine, Limits(capacity=engine.capacity), take)
     for request in requests:
         loop.submit(request)
-    ends: dict[str, Finished] = {}
+    ends: dict[str, Output] = {}
     while len(ends) < len(requests):
         loop.turn()
-        ends |= {output.id: output for output in said if isinstance(output, Finished)}
+        ends |= {output.id: output for output in said if not isinstance(output, Delta)}
     return ends
+
+
+def run(engine: Engine, requests: Sequence[GenerateRequest]) -> dict[str, Finished]:
+    ends = run_all(engine, requests)
+    return {id: end for id, end in ends.items() if isinstance(end, Finished)}
 
 
 def request(
@@ -163,3 +168,32 @@ def test_twenty_answers_fit_a_nested_schema(engine: Engine) -> None:
     for value in values:
         jsonschema.validate(value, SCHEMA)
     assert len({json.dumps(value) for value in values}) > 10
+
+
+LAUGHS = {
+    "$ref": "#/$defs/d0",
+    "$defs": {f"d{at}": {"anyOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(24)}
+    | {"d24": {}},
+}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        LAUGHS,
+        {"type": "string", "pattern": "(a{1000}){1000}"},
+        {"type": "string", "format": "no such"},
+        {"type": "object", "properties": {"a": False}, "required": ["a"]},
+    ],
+)
+def test_a_schema_that_makes_no_grammar_fails_alone(
+    engine: Engine, schema: dict[str, object]
+) -> None:
+    asked = "Say something."
+    bad = request("bad", asked, schema=json.dumps(schema), max_tokens=8)
+    ends = run_all(engine, [bad, request("good", asked, max_tokens=8)])
+    good = ends["good"]
+    assert isinstance(good, Finished)
+    assert good.generations[0].tokens > 0
+    print(schema, ends["bad"])
