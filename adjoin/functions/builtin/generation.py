@@ -58,7 +58,7 @@ async def generate(
     model: str,
     history: list[Message] | None = None,
     system: str | None = None,
-    n: Annotated[int, Meta(ge=1, le=64)] | None = None,
+    n: Annotated[int | None, Meta(ge=1, le=64)] = None,
     schema: dict[str, Any] | None = None,
     tools: list[dict[str, Any]] | None = None,
     logprobs: bool = False,

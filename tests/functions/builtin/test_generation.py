@@ -204,6 +204,15 @@ def test_a_graph_is_checked_with_the_type_that_the_arguments_make() -> None:
     assert called.graph.outputs
 
 
+def test_the_number_of_samples_is_bounded_when_the_graph_is_built() -> None:
+    @workflow
+    def many(question: str) -> Any:
+        return fn.generate(question, model="m", n=65)
+
+    with pytest.raises(GraphError, match="at most 64"):
+        _ = many.graph
+
+
 class Size(msgspec.Struct):
     metres: float
 
