@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adjoin.dag import Graph, ModelSpec, Template, Workflow, function, workflow
+from adjoin.dag import (
+    Graph,
+    ModelSpec,
+    Template,
+    Workflow,
+    each,
+    function,
+    size,
+    until,
+    workflow,
+)
 from adjoin.errors import (
     AdjoinError,
     AuthError,
@@ -72,8 +82,11 @@ __all__ = [
     "Vector",
     "Workflow",
     "YamlError",
+    "each",
     "function",
     "load",
+    "size",
+    "until",
     "workflow",
 ]
 

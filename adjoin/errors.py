@@ -172,6 +172,13 @@ class FunctionError(AdjoinError):
     exit_code = 8
 
 
+def root_cause(error: AdjoinError) -> AdjoinError:
+    """What made a stage fail, below however many stages that failed because of it."""
+    while isinstance(error, StageError) and isinstance(error.__cause__, AdjoinError):
+        error = error.__cause__
+    return error
+
+
 def _tree(root: type[AdjoinError]) -> dict[str, type[AdjoinError]]:
     found = {root.code: root}
     for child in root.__subclasses__():

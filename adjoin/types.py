@@ -185,6 +185,10 @@ class Used(EventBody, frozen=True, kw_only=True):
     usage: Usage
 
 
+class StageSkipped(EventBody, frozen=True, kw_only=True):
+    """Its condition did not hold, or a stage that it needs was skipped; its value is null."""
+
+
 class StageCompleted(EventBody, frozen=True, kw_only=True):
     worker: str
     usage: Usage
@@ -229,6 +233,7 @@ Body: TypeAlias = (
     | Progress
     | Used
     | StageCompleted
+    | StageSkipped
     | StageFailed
     | WorkerLost
     | RunCompleted
@@ -243,7 +248,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seq: position in the run's stream, from 0, without gaps.
         at: seconds since the run started.
-        stage: empty for events of the run itself.
+        stage: a stage, or a call below it: ``solve[3]`` is element 3 of a fan-out, ``tree#2`` the
+            second iteration of a loop, ``tree#2/draft`` a stage of the workflow that it runs;
+            empty for events of the run itself.
         attempt: counts from 1; 0 for events of the run itself.
     """
 

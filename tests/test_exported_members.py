@@ -37,8 +37,11 @@ PUBLIC = [
     "Vector",
     "Workflow",
     "YamlError",
+    "each",
     "function",
     "load",
+    "size",
+    "until",
     "workflow",
 ]
 

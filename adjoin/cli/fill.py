@@ -64,11 +64,18 @@ def fill(runtime: Runtime, graph: Graph, path: Path, name: str | None) -> SyncRe
 
 
 def sync(runtime: Runtime, collection: str, path: Path, embedding: str | None) -> SyncReport:
+    """Make a collection hold what is at ``path``; says on stderr what changed.
+
+    Raises:
+        InputError: nothing there can be read.
+    """
     check_documents(path)
     with Activity(f"reading {path}") as activity:
         handle = runtime.collection(collection, embedding=embedding)
         report = handle.add_files(path, progress=activity)
     describe(collection, report)
+    if report.skipped and not report.added + report.changed + report.unchanged:
+        raise InputError("no document could be read", where=str(path))
     return report
 
 

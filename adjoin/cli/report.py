@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from adjoin.types import (
     RunStarted,
     StageCompleted,
     StageFailed,
+    StageSkipped,
     StageStarted,
     Usage,
     Used,
@@ -32,6 +34,9 @@ COLUMNS = (
     "prompt", "cached", "generated", "embedded", "cold start",
 )  # fmt: skip
 NUMBERS = COLUMNS[4:]
+#: Numbers in a place: of an element, ``[3]``, and of an iteration, ``#2``.
+_NUMBER = re.compile(r"([\[#])\d+")
+_STAGE = re.compile(r"[^\[#/]*")
 
 
 @dataclass
@@ -72,6 +77,56 @@ class StageReport:
         return (name, self.function, self.model, where, f"{self.seconds:.3f}", *_counts(self.usage))
 
 
+@dataclass
+class CallsReport:
+    """The calls below a stage that differ only in numbers: ``solve[*]``, ``tree#*/draft[*]``.
+
+    ``seconds`` from the start of the first to the end of the last.
+    """
+
+    place: str
+    where: str = ""
+    count: int = 0
+    failed: int = 0
+    skipped: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "calls": self.place,
+            "count": self.count,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "where": self.where,
+            "seconds": round(self.seconds, 6),
+            "usage": self.usage,
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        marks = [f"x{self.count}"]
+        marks += [f"{self.failed} failed"] if self.failed else []
+        marks += [f"{self.skipped} skipped"] if self.skipped else []
+        name = f"  {self.place} {', '.join(marks)}"
+        return (name, "", "", self.where, f"{self.seconds:.3f}", *_counts(self.usage))
+
+    def add(self, event: Event) -> None:
+        match event.body:
+            case StageStarted(worker=worker) if event.attempt == 1:
+                self.where = worker
+                self.started = event.at if self.count == 0 else self.started
+                self.count += 1
+            case StageCompleted(usage=usage):
+                self.usage += usage
+                self.seconds = event.at - self.started
+            case StageFailed(retry=False):
+                self.failed += 1
+                self.seconds = event.at - self.started
+            case StageSkipped():
+                self.skipped += 1
+
+
 class RunReport:
     """Feed it every event of a run, in order."""
 
@@ -82,6 +137,7 @@ class RunReport:
         self.usage = Usage()
         self.seconds = 0.0
         self.error: AdjoinError | None = None
+        self.calls: dict[str, CallsReport] = {}
         self.stages = {
             stage.id: StageReport(stage.id, stage.function.name, stage.model or "")
             for stage in graph.stages
@@ -92,6 +148,10 @@ class RunReport:
         self.seconds = max(self.seconds, event.at)
         if event.stage in self.stages:
             self._add_stage(self.stages[event.stage], event)
+            return
+        if event.stage:
+            place = _NUMBER.sub(r"\1*", event.stage)
+            self.calls.setdefault(place, CallsReport(place)).add(event)
             return
         match event.body:
             case RunStarted():
@@ -117,15 +177,24 @@ class RunReport:
             case StageCompleted(worker=worker, usage=usage):
                 stage.where, stage.state, stage.usage = worker, "done", usage
                 stage.seconds = event.at - stage.started
+            case StageSkipped():
+                stage.state = "skipped"
             case StageFailed():
                 stage.state = "failed"
                 stage.seconds = event.at - stage.started
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table: a row for each stage and their sum."""
-        rows = [stage.cells() for stage in self.stages.values()]
+        """The table: a row for each stage, rows for the calls below it, and the sum of stages."""
+        rows: list[tuple[str, ...]] = []
+        for stage in self.stages.values():
+            rows.append(stage.cells())
+            rows += [calls.cells() for calls in self.calls_of(stage.stage)]
         total = ("total", "", "", "", f"{self.seconds:.3f}", *_counts(self.usage))
         return [*rows, total]
+
+    def calls_of(self, stage: str) -> list[CallsReport]:
+        """The calls below a stage, in the order of their first start."""
+        return [calls for place, calls in self.calls.items() if _STAGE.match(place)[0] == stage]  # type: ignore[index]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -136,6 +205,7 @@ class RunReport:
             "seconds": round(self.seconds, 6),
             "usage": self.usage,
             "stages": [stage.to_dict() for stage in self.stages.values()],
+            "calls": [calls.to_dict() for calls in self.calls.values()],
         }
 
 

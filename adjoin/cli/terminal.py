@@ -84,7 +84,12 @@ def print_table(
         table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
-    console().print(table)
+    made = console()
+    # Not printed by rich, which ends the program in its own way when the reader goes away.
+    with made.capture() as text:
+        made.print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in text.get().splitlines())
+    sys.stdout.flush()
 
 
 def bytes_text(count: float) -> str:

@@ -3,6 +3,7 @@
 from adjoin.dag.annotations import Template
 from adjoin.dag.binding import (
     Binding,
+    Expression,
     Fields,
     Interpolation,
     Items,
@@ -12,18 +13,25 @@ from adjoin.dag.binding import (
     references,
 )
 from adjoin.dag.build import build
+from adjoin.dag.control import ELEMENT_ERROR, Each, Repeat
 from adjoin.dag.datatypes import DataType, assignable, to_json_schema
 from adjoin.dag.function import Function, Needs, Policy, builtin, function
-from adjoin.dag.graph import Graph, ModelSpec, Objective, Scale, Serve, Stage
+from adjoin.dag.graph import Graph, ModelSpec, Objective, Scale, Serve
+from adjoin.dag.nested import as_function
 from adjoin.dag.parameter import Bounds, Parameter, parse_input
-from adjoin.dag.trace import Workflow, workflow
+from adjoin.dag.stage import Stage
+from adjoin.dag.symbol import each, size, until
 from adjoin.dag.wire import from_wire
+from adjoin.dag.workflow import Workflow, workflow
 from adjoin.dag.yaml_load import load, load_yaml
 
 __all__ = [
+    "ELEMENT_ERROR",
     "Binding",
     "Bounds",
     "DataType",
+    "Each",
+    "Expression",
     "Fields",
     "Function",
     "Graph",
@@ -36,14 +44,17 @@ __all__ = [
     "Parameter",
     "Policy",
     "Reference",
+    "Repeat",
     "Scale",
     "Serve",
     "Stage",
     "Template",
     "Workflow",
+    "as_function",
     "assignable",
     "build",
     "builtin",
+    "each",
     "evaluate",
     "from_wire",
     "function",
@@ -51,6 +62,8 @@ __all__ = [
     "load_yaml",
     "parse_input",
     "references",
+    "size",
     "to_json_schema",
+    "until",
     "workflow",
 ]

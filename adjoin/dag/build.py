@@ -1,8 +1,8 @@
 """From stages in any order to a validated Graph. Both Python and YAML end here.
 
 Errors name the stage in ``details["stage"]`` and, where one is to blame, the argument in
-``details["argument"]`` or the output in ``details["output"]``, so that each front end can add the
-line number.
+``details["argument"]``, the construct in ``details["construct"]`` or the output in
+``details["output"]``, so that each front end can add the line number.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template, is_writable
-from adjoin.dag.binding import Binding, Literal, Reference, references, type_of_binding
-from adjoin.dag.datatypes import DataType
+from adjoin.dag.binding import Binding, Literal, references
+from adjoin.dag.edges import Edges
 from adjoin.dag.function import Function
-from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
+from adjoin.dag.graph import Graph, ModelSpec, Serve
 from adjoin.dag.names import INPUTS, check_name, check_stage_id, suggest
+from adjoin.dag.nested import check_nested, merged_models
 from adjoin.dag.parameter import Parameter
+from adjoin.dag.stage import Stage
 from adjoin.errors import GraphError
 
 MAX_STAGES = 10_000
@@ -59,21 +61,22 @@ def build(
         check_name(output, "an output", output=output)
     models = _converted(dict(models or {}), dict[str, ModelSpec], "models")
     serve = _converted(serve or Serve(), Serve, "serve")
-    known = {parameter.name: parameter.type for parameter in inputs}
-    _check_references(known, found, outputs)
-    ordered = _ordered(found)
-    _check_used(ordered, outputs)
-    _check_types(known, found, outputs)
-    return Graph(
+    edges = Edges(inputs, found, outputs)
+    edges.check_references()
+    graph = Graph(
         name=name,
         inputs=inputs,
-        stages=ordered,
+        stages=_ordered(found),
         outputs=dict(outputs),
         bare=bare,
-        models=models,
+        models=merged_models(models, found.values()),
         serve=serve,
         description=description,
     )
+    _check_used(graph.stages, outputs)
+    edges.check_types(graph.skippable)
+    check_nested(graph)
+    return graph
 
 
 def _converted(value: _T, to: type[_T], what: str) -> _T:
@@ -155,44 +158,7 @@ def _is_name(bound: Binding) -> bool:
     return bound.value is None or (isinstance(bound.value, str) and bound.value != "")
 
 
-# --- edges ------------------------------------------------------------------------------------
-
-
-def _check_references(
-    inputs: Mapping[str, DataType], stages: Mapping[str, Stage], outputs: Mapping[str, Binding]
-) -> None:
-    for stage in stages.values():
-        for name, bound in stage.bindings.items():
-            for reference in references(bound):
-                if reason := _dangling(reference, inputs, stages):
-                    raise GraphError(
-                        f"stage {stage.id!r}, argument {name!r}: {reason[0]}",
-                        hint=reason[1],
-                        stage=stage.id,
-                        argument=name,
-                    )
-    for name, bound in outputs.items():
-        for reference in references(bound):
-            if reason := _dangling(reference, inputs, stages):
-                raise GraphError(f"output {name!r}: {reason[0]}", hint=reason[1], output=name)
-
-
-def _dangling(
-    reference: Reference, inputs: Mapping[str, DataType], stages: Mapping[str, Stage]
-) -> tuple[str, str] | None:
-    """What is wrong with a reference's root, and a hint; None when nothing is."""
-    if reference.root != INPUTS:
-        if reference.root in stages:
-            return None
-        hint = suggest(reference.root, [*stages, INPUTS])
-        if reference.root in inputs:
-            hint = f"for the input write ${{{INPUTS}.{reference.root}}}"
-        return f"{reference} names no stage", hint
-    if not reference.path or not isinstance(reference.path[0], str):
-        return f"{reference} names no input", "write ${inputs.name}"
-    if reference.path[0] in inputs:
-        return None
-    return f"{reference} names no input", suggest(reference.path[0], inputs)
+# --- order --------------------------------------------------------------------------------------
 
 
 def _ordered(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
@@ -230,53 +196,3 @@ def _check_used(ordered: tuple[Stage, ...], outputs: Mapping[str, Binding]) -> N
                 hint="pass it on, make it an output, or remove the stage",
                 stage=stage.id,
             )
-
-
-def _check_types(
-    inputs: Mapping[str, DataType], stages: Mapping[str, Stage], outputs: Mapping[str, Binding]
-) -> None:
-    def root_type(reference: Reference) -> DataType:
-        if reference.root == INPUTS:
-            return inputs[str(reference.path[0])]
-        return stages[reference.root].returns
-
-    for stage in stages.values():
-        _ = stage.returns  # wrong where arguments are that the result depends on
-        for name, bound in stage.bindings.items():
-            try:
-                found = type_of_binding(bound, root_type)
-                _check_argument(stage, name, bound, found)
-            except GraphError as error:
-                raise GraphError(
-                    f"stage {stage.id!r}, argument {name!r}: {error.message}",
-                    hint=error.hint,
-                    stage=stage.id,
-                    argument=name,
-                ) from None
-    for name, bound in outputs.items():
-        try:
-            type_of_binding(bound, root_type)
-        except GraphError as error:
-            raise GraphError(
-                f"output {name!r}: {error.message}", hint=error.hint, output=name
-            ) from None
-
-
-def _check_argument(stage: Stage, name: str, bound: Binding, found: DataType) -> None:
-    parameter = stage.function.parameter(name)
-    if parameter is None:
-        return
-    if not dt.assignable(found, parameter.type):
-        raise GraphError(
-            f"{stage.function.name!r} takes {parameter.type}, but {_origin(bound)} {found}"
-        )
-    if isinstance(bound, Literal) and (reason := parameter.bounds.broken_by(bound.value)):
-        raise GraphError(reason)
-
-
-def _origin(bound: Binding) -> str:
-    if not isinstance(bound, Reference):
-        return "it is given"
-    if bound.root == INPUTS:
-        return f"input {str(bound.path[0])!r} is" if len(bound.path) == 1 else f"{bound} is"
-    return f"stage {bound.root!r} gives" if not bound.path else f"{bound} is"

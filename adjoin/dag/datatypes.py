@@ -6,6 +6,7 @@ pass. Values are not converted on an edge; what a stage returns is what the next
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ class DataType(msgspec.Struct, frozen=True, omit_defaults=True):
         args: the item type of a list, key and value types of a dict, members of a union.
         name: of a struct, ``module:qualname`` (``Passage``, ``Message`` for ours); of an array, its
             element type, empty when any.
-        fields: of a struct, where they are known.
+        fields: of a struct, where they are known; of a dict whose keys are.
         bases: names of the structs that a struct derives from.
     """
 
@@ -32,6 +33,8 @@ class DataType(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __str__(self) -> str:
         match self.kind:
+            case "dict" if self.fields is not None:
+                return f"{{{', '.join(f'{name}: {field}' for name, field in self.fields)}}}"
             case "list" | "dict":
                 return f"{self.kind}[{', '.join(map(str, self.args))}]"
             case "union":
@@ -62,6 +65,11 @@ def list_of(item: DataType) -> DataType:
 
 def dict_of(value: DataType, key: DataType = STRING) -> DataType:
     return DataType("dict", (key, value))
+
+
+def record(fields: Mapping[str, DataType]) -> DataType:
+    """A dict with these keys."""
+    return DataType("dict", (STRING, union(*fields.values())), fields=tuple(fields.items()))
 
 
 def union(*members: DataType) -> DataType:
@@ -131,11 +139,11 @@ def step(of: DataType, key: str | int) -> DataType:
         if of.kind == "array":
             return ANY
         raise NoSuchStep(f"{of} has no items to count")
-    if of.kind == "dict" and of.args[0].kind in ("string", "any"):
+    if of.kind == "dict" and of.fields is None and of.args[0].kind in ("string", "any"):
         return of.args[1]
-    if of.kind == "struct":
-        if of.fields is None:
-            return ANY
+    if of.kind == "struct" and of.fields is None:
+        return ANY
+    if of.fields is not None:
         if key in (fields := dict(of.fields)):
             return fields[key]
         raise NoSuchStep(f"{of} has no field {key!r} (it has {', '.join(fields) or 'none'})")
@@ -172,6 +180,11 @@ def to_json_schema(of: DataType) -> dict[str, Any]:
     match of.kind:
         case "list":
             return {"type": "array", "items": to_json_schema(of.args[0])}
+        case "dict" if of.fields is not None:
+            return {
+                "type": "object",
+                "properties": {name: to_json_schema(field) for name, field in of.fields},
+            }
         case "dict":
             return {"type": "object", "additionalProperties": to_json_schema(of.args[1])}
         case "union":

@@ -6,18 +6,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import from_annotation, hints_of
 from adjoin.dag.datatypes import DataType
-from adjoin.dag.names import check_name, parse_seconds
+from adjoin.dag.names import check_name, parse_seconds, suggest
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.source import caller, digest_of, location, module_of
-from adjoin.errors import DefinitionError
+from adjoin.errors import DefinitionError, GraphError
 from adjoin.types import StageContext
+
+if TYPE_CHECKING:
+    from adjoin.dag.graph import Graph
+    from adjoin.dag.symbol import Until
 
 MAX_ATTEMPTS = 10
 
@@ -66,7 +70,7 @@ class Trace(Protocol):
     ) -> Any: ...
 
 
-#: The type of a stage's result from its bindings; raises DefinitionError when these are wrong.
+#: The type of what a stage's calls give, from its bindings; DefinitionError when these are wrong.
 ResultType: TypeAlias = Callable[[Mapping[str, Any]], DataType]
 
 #: The trace that calls of functions go to; None outside of a workflow.
@@ -87,6 +91,8 @@ class Function:
         wants_context: whether its first parameter is a :class:`StageContext`.
         digest: sha256 of its source, hexadecimal.
         call: the Python callable; no part of the function's identity.
+        graph: the workflow that this is, with ref ``workflow:name`` and the graph's version as its
+            digest; None for a function of one callable.
         result: the type of the result where that depends on a stage's arguments.
     """
 
@@ -101,6 +107,7 @@ class Function:
     digest: str = ""
     description: str = ""
     call: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+    graph: Graph | None = field(default=None, compare=False, repr=False)
     result: ResultType | None = field(default=None, compare=False, repr=False)
 
     def __hash__(self) -> int:
@@ -108,31 +115,66 @@ class Function:
 
     @property
     def is_builtin(self) -> bool:
-        return not self.ref.startswith("py:")
+        return ":" not in self.ref
 
     def parameter(self, name: str) -> Parameter | None:
         return next((found for found in self.parameters if found.name == name), None)
 
-    def options(
-        self, *, id: str = "", timeout: float | str | None = None, attempts: int | None = None
-    ) -> Use:
-        """This function for one stage: under an id of your choice, with another policy.
+    def options(self, **options: Unpack[Options]) -> Use:
+        """This function for one stage: under an id of your choice, with another policy, in a loop.
 
-        ``generate.options(timeout="30s", attempts=3)(prompt, model="small")``
+        ``generate.options(timeout="30s", attempts=3)(prompt, model="small")``; takes what
+        :class:`Options` says.
         """
-        return Use(self, id, self.policy.override(timeout, attempts))
+        return Use.of(self, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return Use(self, "", self.policy)(*args, **kwargs)
+        return Use.of(self)(*args, **kwargs)
+
+
+class Options(TypedDict, total=False):
+    """How one stage uses a function.
+
+    Attributes:
+        id: of the stage, instead of the name of its variable.
+        timeout: seconds for one attempt, or a text such as ``"30s"``.
+        attempts: how often it is tried in all, 1 to 10.
+        when: a condition; the stage is skipped, and its value null, where it is false.
+        each: what to fan out over: a list, a number, or a symbol for one.
+        on_error: what a failed element does: ``fail`` (the default), ``skip`` or ``collect``.
+        at_once: how many elements run at one time, 1 to 1000, by default 32.
+        repeat: what :func:`adjoin.until` gives.
+    """
+
+    id: str
+    timeout: float | str | None
+    attempts: int | None
+    when: Any
+    each: Any
+    on_error: Literal["fail", "skip", "collect"]
+    at_once: int
+    repeat: Until | None
 
 
 @dataclass(frozen=True)
 class Use:
-    """A function as one stage uses it; ``id`` is empty when the trace is to name the stage."""
+    """A function as one stage uses it; see :class:`Options`."""
 
     function: Function
-    id: str
     policy: Policy
+    options: Options
+
+    @classmethod
+    def of(cls, function: Function, **options: Unpack[Options]) -> Use:
+        policy = function.policy.override(options.get("timeout"), options.get("attempts"))
+        if unknown := options.keys() - Options.__annotations__.keys():
+            name = min(unknown)
+            raise GraphError(
+                f"there is no option {name!r}",
+                where=location(caller()),
+                hint=suggest(name, Options.__annotations__),
+            )
+        return cls(function, policy, options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         trace = tracing.get()

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from adjoin.dag.binding import Binding, Literal, evaluate, references
-from adjoin.dag.datatypes import DataType
-from adjoin.dag.function import Function, Policy
+from adjoin.dag.binding import Binding, evaluate, references
+from adjoin.dag.function import Function
 from adjoin.dag.names import INPUTS, suggest
 from adjoin.dag.parameter import Parameter
-from adjoin.errors import DefinitionError, GraphError, InputError, NotFound
+from adjoin.dag.stage import Stage
+from adjoin.errors import InputError, NotFound
 from adjoin.types import Scalar
 
 
@@ -55,70 +55,6 @@ class Serve(msgspec.Struct, frozen=True):
     concurrency: int | None = None
     queue: int | None = None
     slo: Objective = Objective()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One use of a function. Conditions, fan-out and loops are attributes to come of a stage."""
-
-    id: str
-    function: Function
-    bindings: Mapping[str, Binding]
-    policy: Policy
-
-    @property
-    def model(self) -> str | None:
-        """The model that the stage works with."""
-        return self._named(self.function.needs.model)
-
-    @property
-    def collection(self) -> str | None:
-        """The collection that the stage works with."""
-        return self._named(self.function.needs.collection)
-
-    def _named(self, parameter: str | None) -> str | None:
-        if parameter is None:
-            return None
-        bound = self.bindings.get(parameter)
-        if bound is None and (found := self.function.parameter(parameter)) is not None:
-            bound = found.default
-        return bound.value if isinstance(bound, Literal) else None
-
-    @functools.cached_property
-    def returns(self) -> DataType:
-        """The type of its result.
-
-        Raises:
-            GraphError: arguments that it depends on are wrong.
-        """
-        if self.function.result is None:
-            return self.function.returns
-        try:
-            return self.function.result(self.bindings)
-        except DefinitionError as error:
-            where = f"stage {self.id!r}, {error.where}" if error.where else f"stage {self.id!r}"
-            message = f"{where}: {error.message}"
-            raise GraphError(message, hint=error.hint, stage=self.id) from None
-
-    @functools.cached_property
-    def roots(self) -> frozenset[str]:
-        """What the bindings refer to: ``inputs`` and stages."""
-        found = (ref.root for bound in self.bindings.values() for ref in references(bound))
-        return frozenset(found)
-
-    def arguments(self, scope: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments of the function, evaluated and within its bounds.
-
-        Raises:
-            InputError: a path does not exist, or a value is out of bounds.
-        """
-        values = {name: evaluate(bound, scope) for name, bound in self.bindings.items()}
-        for parameter in self.function.parameters:
-            if parameter.name in values:
-                reason = parameter.bounds.broken_by(values[parameter.name])
-                if reason:
-                    raise InputError(reason, where=f"argument {parameter.name!r}")
-        return values
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,10 +133,51 @@ class Graph:
         return frozenset(roots) - {INPUTS}
 
     def model_names(self) -> frozenset[str]:
-        return frozenset(stage.model for stage in self.stages if stage.model is not None)
+        """Names of all models, those of nested workflows included."""
+        return self._models
+
+    @functools.cached_property
+    def _models(self) -> frozenset[str]:
+        return frozenset[str]().union(*(stage.models for stage in self.stages))
 
     def collection_names(self) -> frozenset[str]:
-        return frozenset(stage.collection for stage in self.stages if stage.collection is not None)
+        """Names of all collections, those of nested workflows included."""
+        return self._collections
+
+    @functools.cached_property
+    def _collections(self) -> frozenset[str]:
+        return frozenset[str]().union(*(stage.collections for stage in self.stages))
+
+    @functools.cached_property
+    def functions(self) -> frozenset[Function]:
+        """The functions in Python, built-in or not, those of nested workflows included."""
+        used = {stage.function for stage in self.stages}
+        own = frozenset(function for function in used if function.graph is None)
+        return own.union(*(each.graph.functions for each in used if each.graph is not None))
+
+    @functools.cached_property
+    def skippable(self) -> frozenset[str]:
+        """Ids of the stages that may be skipped: by a condition, or because others were."""
+        found: set[str] = set()
+        for stage in self.stages:
+            if stage.when is not None or not stage.needed.isdisjoint(found):
+                found.add(stage.id)
+        return frozenset(found)
+
+    @functools.cached_property
+    def nested(self) -> Mapping[str, Graph]:
+        """The workflows that stages use, and those within them, by name."""
+        found: dict[str, Graph] = {}
+        for stage in self.stages:
+            if (graph := stage.function.graph) is not None:
+                found |= {**graph.nested, stage.function.name: graph}
+        return found
+
+    @functools.cached_property
+    def depth(self) -> int:
+        """How many workflows are in each other, this one included."""
+        graphs = (stage.function.graph for stage in self.stages)
+        return 1 + max((graph.depth for graph in graphs if graph is not None), default=0)
 
     def check_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of a run, complete, typed and within bounds.
@@ -232,7 +209,8 @@ class Graph:
         """What a run returns: a dict by name, or the bare value.
 
         Args:
-            scope: ``{"inputs": {…}}`` and the result of each of :meth:`output_stages`.
+            scope: ``{"inputs": {…}}`` and the result of each of :meth:`output_stages`, null for
+                one that was skipped.
         """
         found = {name: evaluate(bound, scope) for name, bound in self.outputs.items()}
         return found["output"] if self.bare else found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 SWEEPS = 24
 #: Arrows over more layers than this in all are drawn straight, without bends around boxes.
@@ -34,14 +34,16 @@ def arrange(
     row: float,
     gap: float,
     sinks: Iterable[str] = (),
+    extra: Mapping[str, float] | None = None,
 ) -> Layout:
     """Lay out an acyclic diagram.
 
     Args:
         widths: of each box, in an order in which arrows only go forwards.
-        row: distance between the centres of two layers.
+        row: height of a layer of plain boxes, with the space around it.
         gap: least distance between two boxes of a layer.
         sinks: boxes for the last layer.
+        extra: by how much boxes are higher than plain ones.
     """
     layer = _layers(list(widths), arrows, frozenset(sinks))
     bends = sum(layer[target] - layer[source] - 1 for source, target in arrows)
@@ -64,12 +66,16 @@ def arrange(
     across = _positions(rows, neighbours, layer, sizes, gap)
     left = min(across[node] - sizes[node] / 2 for node in sizes)
     right = max(across[node] + sizes[node] / 2 for node in sizes)
-    points = {node: (across[node] - left, row * (layer[node] + 0.5)) for node in sizes}
+    heights = [row + max((extra or {}).get(node, 0.0) for node in nodes) for nodes in rows]
+    tops = list(accumulate(heights, initial=0.0))
+    points = {
+        node: (across[node] - left, tops[layer[node]] + heights[layer[node]] / 2) for node in sizes
+    }
     return Layout(
         {node: points[node] for node in widths},
         {pair: tuple(points[node] for node in chain) for pair, chain in chains.items()},
         right - left,
-        row * len(rows),
+        tops[-1],
     )
 
 

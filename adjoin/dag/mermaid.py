@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from adjoin.dag.diagram import Box, diagram
+from adjoin.dag.diagram import Box, Diagram, diagram
 from adjoin.dag.graph import Graph
 
 _SHAPES = {"input": ("([", "])"), "output": ("([", "])")}
 _BOX = ("[", "]")
-_PLAIN = re.compile(r"[^\w .,:/@|·\[\]-]")
+#: What stands for more than one call: a fan-out, a workflow whose stages are shown elsewhere.
+_DOUBLE = ("[[", "]]")
+_PLAIN = re.compile(r"[^\w .,:/@|·\u00d7↻\[\]-]")
 
 
 def to_mermaid(graph: Graph) -> str:
     """See ``Graph.to_mermaid``."""
-    found = diagram(graph)
-    lines = ["flowchart TD"]
-    lines += [f"    {_box(box)}" for box in found.boxes]
+    return "\n".join(["flowchart TD", *_lines(diagram(graph), "    ")]) + "\n"
+
+
+def _lines(found: Diagram, indent: str) -> Iterator[str]:
+    for box in found.boxes:
+        if box.inner is None:
+            yield f"{indent}{_box(box)}"
+        else:
+            yield f'{indent}subgraph {box.key}["{_label(box)}"]'
+            yield from _lines(box.inner, f"{indent}    ")
+            yield f"{indent}end"
+        if box.conditional:
+            yield f"{indent}style {box.key} stroke-dasharray: 5 4"
     for arrow in found.arrows:
         label = f'|"{_text(arrow.label)}"|' if arrow.label else ""
-        lines.append(f"    {arrow.source} -->{label} {arrow.target}")
-    return "\n".join(lines) + "\n"
+        line = "-.->" if arrow.conditional else "-->"
+        yield f"{indent}{arrow.source} {line}{label} {arrow.target}"
 
 
 def _box(box: Box) -> str:
     before, after = _SHAPES.get(box.kind, _BOX)
-    lines = filter(None, (box.title, box.subtitle))
-    return f'{box.key}{before}"{"<br/>".join(map(_text, lines))}"{after}'
+    if box.many or box.kind == "workflow":
+        before, after = _DOUBLE
+    return f'{box.key}{before}"{_label(box)}"{after}'
+
+
+def _label(box: Box) -> str:
+    return "<br/>".join(map(_text, filter(None, (box.title, box.subtitle, *box.notes))))
 
 
 def _text(text: str) -> str:

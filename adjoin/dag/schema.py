@@ -17,6 +17,13 @@ import msgspec
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import TYPE_NAMES
+from adjoin.dag.control import (
+    AT_ONCE,
+    MAX_AT_ONCE,
+    MAX_ELEMENTS,
+    MAX_ITERATIONS,
+    ON_ERROR,
+)
 from adjoin.dag.datatypes import DataType
 from adjoin.dag.function import MAX_ATTEMPTS, Function
 from adjoin.dag.names import NAME
@@ -31,7 +38,7 @@ _REFERENCE: Schema = {"$ref": "#/$defs/reference"}
 _DURATION: Schema = {"$ref": "#/$defs/duration"}
 _DEFS: Schema = {
     "reference": {
-        "description": "A reference such as ${inputs.question} or ${retrieve[0].text}",
+        "description": "Such as ${inputs.question}, ${retrieve[0].text} or ${size(parts) > 1}",
         "type": "string",
         "pattern": r"\$\{",
     },
@@ -51,23 +58,16 @@ _DEFS: Schema = {
 
 def json_schema(registry: Mapping[str, Function]) -> Schema:
     """The schema of workflow texts that use these built-in functions."""
-    stages = _named({"$ref": "#/$defs/stage"}, "Uses of functions")
-    spec = _object(
-        {
-            "inputs": _named(_input(), "What a caller gives"),
-            "models": _named(_model(), "Models under names of the workflow's own"),
-            "stages": {**stages, "minProperties": 1},
-            "outputs": {
-                "description": "One value, or values by name",
-                "anyOf": [
-                    {"type": "object", "propertyNames": {"pattern": _NAME}, "minProperties": 1},
-                    {"type": ["string", "array"]},
-                ],
-            },
-            "serve": _serve(),
-        },
-        required=("stages", "outputs"),
-    )
+    body = _body()
+    nested = _object({"description": {"type": "string"}, **body}, required=("stages", "outputs"))
+    workflows = _named(nested, "Workflows that stages use like functions, by name")
+    spec = {
+        **_object(
+            {**body, "workflows": workflows, "serve": _serve()}, required=("stages", "outputs")
+        ),
+        "if": {"required": ["workflows"]},
+        "else": {"properties": {"stages": {"additionalProperties": _function_only(registry)}}},
+    }
     metadata = {"name": {"type": "string", "pattern": _NAME}, "description": {"type": "string"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -83,6 +83,23 @@ def json_schema(registry: Mapping[str, Function]) -> Schema:
             required=("apiVersion", "kind", "metadata", "spec"),
         ),
         "$defs": {**_DEFS, "stage": _stage(registry)},
+    }
+
+
+def _body() -> Schema:
+    """What a workflow consists of, wherever it stands."""
+    stages = _named({"$ref": "#/$defs/stage"}, "Uses of functions")
+    return {
+        "inputs": _named(_input(), "What a caller gives"),
+        "models": _named(_model(), "Models under names of the workflow's own"),
+        "stages": {**stages, "minProperties": 1},
+        "outputs": {
+            "description": "One value, or values by name",
+            "anyOf": [
+                {"type": "object", "propertyNames": {"pattern": _NAME}, "minProperties": 1},
+                {"type": ["string", "array"]},
+            ],
+        },
     }
 
 
@@ -153,20 +170,80 @@ def _stage(registry: Mapping[str, Function]) -> Schema:
     builtin: list[Schema] = [
         {"const": name, "description": registry[name].description} for name in sorted(registry)
     ]
-    attempts = {"type": "integer", "minimum": 1, "maximum": MAX_ATTEMPTS}
     fields: Schema = {
         "uses": {
-            "description": "A built-in function, or py:module:name",
-            "anyOf": [*builtin, {"type": "string", "pattern": r"^py:[^:]+:[^:]+$"}],
+            "description": "A built-in function, py:module:name, or a workflow beside this one",
+            "anyOf": [*builtin, {"type": "string", "pattern": _USES}],
         },
         "with": {"type": "object"},
+        "when": {
+            "description": "The stage is skipped, and its value null, where this is false",
+            **_CONDITION,
+        },
+        "each": _each(),
+        "repeat": _repeat(),
         "timeout": _DURATION,
-        "retry": _object({"attempts": attempts}, required=("attempts",)),
+        "retry": _object({"attempts": _count(MAX_ATTEMPTS)}, required=("attempts",)),
     }
     return {
         **_object(fields, required=("uses",)),
         "allOf": [_use(registry[name]) for name in sorted(registry)],
     }
+
+
+_USES = rf"^(py:[^:]+:[^:]+|{NAME.pattern})$"
+_CONDITION: Schema = {"anyOf": [_REFERENCE, {"type": "boolean"}]}
+
+
+def _function_only(registry: Mapping[str, Function]) -> Schema:
+    """A stage of a text without workflows to use."""
+    known = [{"enum": sorted(registry)}, {"type": "string", "pattern": "^py:"}]
+    return {"properties": {"uses": {"anyOf": known}}}
+
+
+def _count(most: int) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": most}
+
+
+def _each() -> Schema:
+    fields: Schema = {
+        "in": {"description": "The list", "anyOf": [_REFERENCE, {"type": "array"}]},
+        "as": {"description": "What an element is called", "type": "string", "pattern": _NAME},
+        "n": {
+            "description": "The number of elements, instead of a list",
+            "anyOf": [_REFERENCE, {"type": "integer", "minimum": 0, "maximum": MAX_ELEMENTS}],
+        },
+        "on_error": {
+            "description": "What an element that failed does",
+            "enum": list(ON_ERROR),
+            "default": "fail",
+        },
+        "at_once": {
+            "description": "How many elements run at one time",
+            **_count(MAX_AT_ONCE),
+            "default": AT_ONCE,
+        },
+    }
+    alone: list[Schema] = [
+        {"required": ["in"]},
+        {"required": ["n"], "properties": {"as": False}},
+    ]
+    about = "The function is called for each element; ${item} and ${index} are bound"
+    return {"description": about, **_object(fields), "oneOf": alone}
+
+
+def _repeat() -> Schema:
+    fields: Schema = {
+        "until": {"description": "Of ${result} and ${iteration}", **_CONDITION},
+        "max": {"description": "How often, at most", **_count(MAX_ITERATIONS)},
+        "carry": {
+            "description": "The argument that the result becomes",
+            "type": "string",
+            "pattern": _NAME,
+        },
+    }
+    about = "The function is called again with what it returned, until a condition holds"
+    return {"description": about, **_object(fields, required=("until", "max"))}
 
 
 def _use(function: Function) -> Schema:

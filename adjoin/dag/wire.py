@@ -1,6 +1,7 @@
 """Graphs as canonical JSON, for other processes and for the version hash.
 
-Functions travel by ref and digest only; the reader supplies them.
+Functions travel by ref and digest only, and the reader supplies them; workflows that are used as
+functions travel along, each once, under their digest.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import msgspec
 
 from adjoin.dag.binding import Binding
 from adjoin.dag.build import build
+from adjoin.dag.control import Each, Repeat
 from adjoin.dag.function import Function, Policy
-from adjoin.dag.graph import Graph, ModelSpec, Serve, Stage
+from adjoin.dag.graph import Graph, ModelSpec, Serve
+from adjoin.dag.nested import MAX_NESTING, PREFIX, as_function
 from adjoin.dag.parameter import Parameter
+from adjoin.dag.stage import Stage
 from adjoin.errors import GraphError
 
 #: Gives the function of a ref whose source has this digest.
@@ -26,6 +30,9 @@ class _WireStage(msgspec.Struct, frozen=True):
     digest: str
     bindings: Mapping[str, Binding]
     policy: Policy = Policy()
+    when: Binding | None = None
+    each: Each | None = None
+    repeat: Repeat | None = None
 
 
 class _WireGraph(msgspec.Struct, frozen=True):
@@ -37,18 +44,14 @@ class _WireGraph(msgspec.Struct, frozen=True):
     models: Mapping[str, ModelSpec] = {}
     serve: Serve = Serve()
     description: str = ""
+    workflows: Mapping[str, _WireGraph] = {}
 
 
 def _wire(graph: Graph) -> _WireGraph:
     return _WireGraph(
         name=graph.name,
         inputs=tuple(sorted(graph.inputs, key=lambda each: each.name)),
-        stages={
-            stage.id: _WireStage(
-                stage.function.ref, stage.function.digest, stage.bindings, stage.policy
-            )
-            for stage in graph.stages
-        },
+        stages={stage.id: _wire_stage(stage) for stage in graph.stages},
         outputs=graph.outputs,
         bare=graph.bare,
         models=graph.models,
@@ -57,16 +60,32 @@ def _wire(graph: Graph) -> _WireGraph:
     )
 
 
+def _wire_stage(stage: Stage) -> _WireStage:
+    return _WireStage(
+        ref=stage.function.ref,
+        digest=stage.function.digest,
+        bindings=stage.bindings,
+        policy=stage.policy,
+        when=stage.when,
+        each=stage.each,
+        repeat=stage.repeat,
+    )
+
+
 def _canonical(wire: _WireGraph) -> bytes:
     return msgspec.json.encode(wire, order="deterministic")
 
 
 def to_wire(graph: Graph) -> bytes:
-    return _canonical(_wire(graph))
+    workflows = {nested.version: _wire(nested) for nested in graph.nested.values()}
+    return _canonical(msgspec.structs.replace(_wire(graph), workflows=workflows))
 
 
 def meaning(graph: Graph) -> bytes:
-    """What the version hashes: everything but names, descriptions and serving."""
+    """What the version hashes: everything but names, descriptions and serving.
+
+    Workflows within it count by their own versions, which are their functions' digests.
+    """
     wire = _wire(graph)
     inputs = tuple(msgspec.structs.replace(each, description="") for each in wire.inputs)
     return _canonical(
@@ -84,26 +103,44 @@ def from_wire(data: bytes, resolve: Resolve) -> Graph:
         wire = msgspec.json.decode(data, type=_WireGraph)
     except msgspec.MsgspecError as error:
         raise GraphError(f"the data is not a workflow: {error}") from None
-    return build(
-        wire.name,
-        inputs=wire.inputs,
-        stages=[
-            Stage(id, _function(each, resolve), dict(each.bindings), each.policy)
-            for id, each in wire.stages.items()
-        ],
-        outputs=wire.outputs,
-        bare=wire.bare,
-        models=wire.models,
-        serve=wire.serve,
-        description=wire.description,
-    )
+    return _Reader(wire.workflows, resolve).graph(wire, MAX_NESTING)
 
 
-def _function(stage: _WireStage, resolve: Resolve) -> Function:
-    function = resolve(stage.ref, stage.digest)
-    if function.digest != stage.digest:
-        raise GraphError(
-            f"function {stage.ref!r} has another source here than where the workflow was built",
-            hint="run the same version of the code on all machines",
+class _Reader:
+    def __init__(self, workflows: Mapping[str, _WireGraph], resolve: Resolve) -> None:
+        self.workflows = workflows
+        self.resolve = resolve
+        self.read: dict[str, Graph] = {}
+
+    def graph(self, wire: _WireGraph, depth: int) -> Graph:
+        if depth == 0:
+            raise GraphError(f"workflows are nested more than {MAX_NESTING} levels deep")
+        return build(
+            wire.name,
+            inputs=wire.inputs,
+            stages=[self.stage(id, each, depth) for id, each in wire.stages.items()],
+            outputs=wire.outputs,
+            bare=wire.bare,
+            models=wire.models,
+            serve=wire.serve,
+            description=wire.description,
         )
-    return function
+
+    def stage(self, id: str, wire: _WireStage, depth: int) -> Stage:
+        function = self.function(wire, depth)
+        if function.digest != wire.digest:
+            raise GraphError(
+                f"function {wire.ref!r} has another source here than where the workflow was built",
+                hint="run the same version of the code on all machines",
+            )
+        bindings = dict(wire.bindings)
+        return Stage(id, function, bindings, wire.policy, wire.when, wire.each, wire.repeat)
+
+    def function(self, wire: _WireStage, depth: int) -> Function:
+        if not wire.ref.startswith(PREFIX):
+            return self.resolve(wire.ref, wire.digest)
+        if wire.digest not in self.read:
+            if wire.digest not in self.workflows:
+                raise GraphError(f"the data lacks the workflow {wire.ref!r}")
+            self.read[wire.digest] = self.graph(self.workflows[wire.digest], depth - 1)
+        return as_function(self.read[wire.digest], wire.ref.removeprefix(PREFIX))

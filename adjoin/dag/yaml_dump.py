@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,10 +11,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from adjoin.dag.annotations import Template
-from adjoin.dag.binding import Binding, write
-from adjoin.dag.graph import Graph, ModelSpec, Scale, Serve, Stage
+from adjoin.dag.binding import Binding
+from adjoin.dag.control import AT_ONCE, ITEM, Each, Repeat
+from adjoin.dag.graph import Graph, ModelSpec, Scale, Serve
 from adjoin.dag.names import format_seconds
+from adjoin.dag.nested import PREFIX
 from adjoin.dag.parameter import Parameter
+from adjoin.dag.stage import Stage
+from adjoin.dag.text import write
 from adjoin.dag.yaml_load import API_VERSION, KIND
 
 
@@ -22,20 +27,9 @@ def to_yaml(graph: Graph) -> str:
     metadata = {"name": graph.name}
     if graph.description:
         metadata["description"] = graph.description
-    spec: dict[str, Any] = {
-        "inputs": {each.name: _input(each) for each in graph.inputs},
-        "models": {name: _model(spec) for name, spec in graph.models.items()},
-        "stages": {stage.id: _stage(stage) for stage in graph.stages},
-        "outputs": (
-            write(graph.outputs["output"])
-            if graph.bare
-            else {name: write(bound) for name, bound in graph.outputs.items()}
-        ),
-        "serve": _serve(graph.serve),
-    }
-    for empty in ("inputs", "models", "serve"):
-        if not spec[empty]:
-            del spec[empty]
+    spec = _spec(graph, graph.nested)
+    if serve := _serve(graph.serve):
+        spec["serve"] = serve
     document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
     writer = YAML()
     writer.default_flow_style = False
@@ -43,6 +37,27 @@ def to_yaml(graph: Graph) -> str:
     stream = io.StringIO()
     writer.dump(_styled(document), stream)
     return stream.getvalue()
+
+
+def _spec(graph: Graph, nested: Mapping[str, Graph]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "inputs": {each.name: _input(each) for each in graph.inputs},
+        "models": {name: _model(spec) for name, spec in graph.models.items()},
+        "workflows": {name: _nested(nested[name]) for name in sorted(nested)},
+        "stages": {stage.id: _stage(stage) for stage in graph.stages},
+        "outputs": (
+            write(graph.outputs["output"])
+            if graph.bare
+            else {name: write(bound) for name, bound in graph.outputs.items()}
+        ),
+    }
+    return {key: value for key, value in found.items() if value or key in ("stages", "outputs")}
+
+
+def _nested(graph: Graph) -> dict[str, Any]:
+    """A workflow that is used as a function; those within it stand beside it."""
+    about = {"description": graph.description} if graph.description else {}
+    return {**about, **_spec(graph, {})}
 
 
 def _input(parameter: Parameter) -> dict[str, Any]:
@@ -67,7 +82,13 @@ def _model(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = {"uses": stage.function.ref}
+    found: dict[str, Any] = {"uses": stage.function.ref.removeprefix(PREFIX)}
+    if stage.when is not None:
+        found["when"] = write(stage.when)
+    if stage.each is not None:
+        found["each"] = _each(stage.each)
+    if stage.repeat is not None:
+        found["repeat"] = _repeat(stage.repeat)
     if stage.bindings:
         found["with"] = {name: _argument(bound) for name, bound in stage.bindings.items()}
     own = stage.function.policy
@@ -76,6 +97,22 @@ def _stage(stage: Stage) -> dict[str, Any]:
     if stage.policy.attempts != own.attempts:
         found["retry"] = {"attempts": stage.policy.attempts}
     return found
+
+
+def _each(each: Each) -> dict[str, Any]:
+    found = {"n" if each.counts else "in": write(each.over)}
+    if each.name != ITEM and not each.counts:
+        found["as"] = each.name
+    if each.on_error != "fail":
+        found["on_error"] = each.on_error
+    if each.at_once != AT_ONCE:
+        found["at_once"] = each.at_once
+    return found
+
+
+def _repeat(repeat: Repeat) -> dict[str, Any]:
+    found = {"until": write(repeat.until), "max": repeat.max}
+    return {**found, "carry": repeat.carry} if repeat.carry else found
 
 
 def _argument(bound: Binding) -> Any:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
-from adjoin.dag import datatypes as dt
-from adjoin.dag.annotations import Template
-from adjoin.dag.binding import Binding, container, literal, parse_text
+from adjoin.dag.binding import Binding
 from adjoin.dag.build import build
-from adjoin.dag.function import MAX_ATTEMPTS, Function
-from adjoin.dag.graph import Graph, Stage
-from adjoin.dag.names import check_name, parse_seconds, suggest
-from adjoin.dag.templates import read_confined
+from adjoin.dag.function import Function
+from adjoin.dag.graph import Graph
+from adjoin.dag.names import check_name
+from adjoin.dag.nested import MAX_NESTING, as_function
+from adjoin.dag.stage import Stage
+from adjoin.dag.yaml_functions import AllowedModules, Functions, ImportFunction
 from adjoin.dag.yaml_nodes import Node, parse
 from adjoin.dag.yaml_parts import description, entries, input_of, model_of, serve_of
-from adjoin.errors import AdjoinError, GraphError, NotFound, YamlError
+from adjoin.dag.yaml_stage import KEYS, binding_of, stage_of
+from adjoin.errors import GraphError, NotFound, YamlError
 
 API_VERSION = "adjoin/v1"
 KIND = "Workflow"
-
-#: Gives what a module has under a qualified name; raises what importing raises.
-ImportFunction: TypeAlias = Callable[[str, str], Any]
-#: Which modules ``py:`` may name: these, or those for which it returns true.
-AllowedModules: TypeAlias = Collection[str] | Callable[[str], bool]
-
-_PY = re.compile(r"py:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
 
 def load(
@@ -86,44 +78,53 @@ def load_yaml(
     Raises:
         YamlError: the text is wrong; has file, line and column.
     """
-    root = parse(text, file)
-    return _Loader(directory, registry, import_function, allowed_modules).graph(root)
+    functions = Functions(registry, import_function, allowed_modules)
+    return _Loader(functions, directory).graph(parse(text, file))
 
 
 class _Loader:
-    def __init__(
-        self,
-        directory: Path | None,
-        registry: Mapping[str, Function],
-        import_function: ImportFunction | None,
-        allowed_modules: AllowedModules,
-    ) -> None:
+    """Reads the workflow of one text, and those that it uses as functions."""
+
+    def __init__(self, functions: Functions, directory: Path | None) -> None:
+        self.functions = functions
         self.directory = directory
-        self.registry = registry
-        self.import_function = import_function
-        if callable(allowed_modules):
-            self.is_allowed = allowed_modules
-        else:
-            one = isinstance(allowed_modules, str)
-            self.is_allowed = frozenset([allowed_modules] if one else allowed_modules).__contains__
+        self.workflows: dict[str, Node] = {}
+        self.built: dict[str, Function] = {}
+        self.opened: list[str] = []
 
     def graph(self, root: Node) -> Graph:
-        top = root.fields(
-            "a workflow",
-            ("apiVersion", "kind", "metadata", "spec"),
-            ("apiVersion", "kind", "metadata", "spec"),
-        )
+        keys = ("apiVersion", "kind", "metadata", "spec")
+        top = root.fields("a workflow", keys, keys)
         _constant(top["apiVersion"], "apiVersion", API_VERSION)
         _constant(top["kind"], "kind", KIND)
         metadata = top["metadata"].fields("metadata", ("name", "description"), ("name",))
-        spec = top["spec"].fields(
-            "spec", ("inputs", "models", "stages", "outputs", "serve"), ("stages", "outputs")
-        )
-        stages = {key: self._stage(key, node) for key, node in entries(spec, "stages").items()}
-        outputs, bare = self._outputs(spec["outputs"])
         name = metadata["name"].text("the name")
         with metadata["name"].blamed():
             check_name(name, "a workflow")
+        spec = top["spec"].fields(
+            "spec",
+            ("inputs", "models", "workflows", "stages", "outputs", "serve"),
+            ("stages", "outputs"),
+        )
+        self._declare(spec)
+        graph = self._build(name, spec, description(metadata))
+        for unused in self.workflows.keys() - self.built.keys():
+            key = spec["workflows"].keys[unused]
+            raise key.error(f"nothing uses the workflow {unused!r}", "use it, or remove it")
+        return graph
+
+    def _declare(self, spec: Mapping[str, Node]) -> None:
+        self.workflows = dict(entries(spec, "workflows"))
+        for name in self.workflows:
+            key = spec["workflows"].keys[name]
+            with key.blamed():
+                check_name(name, "a workflow")
+            if name in self.functions.registry:
+                raise key.error(f"{name!r} is a built-in function, too", "rename the workflow")
+
+    def _build(self, name: str, spec: Mapping[str, Node], about: str) -> Graph:
+        stages = {key: self._stage(key, node) for key, node in entries(spec, "stages").items()}
+        outputs, bare = _outputs(spec["outputs"])
         try:
             return build(
                 name,
@@ -133,91 +134,39 @@ class _Loader:
                 bare=bare,
                 models={key: model_of(key, node) for key, node in entries(spec, "models").items()},
                 serve=serve_of(spec["serve"]) if "serve" in spec else None,
-                description=description(metadata),
+                description=about,
             )
         except GraphError as error:
             blamed = _blamed(spec, error)
             raise blamed.error(error.message, error.hint, **error.details) from None
 
     def _stage(self, id: str, node: Node) -> Stage:
-        fields = node.fields(f"stage {id!r}", ("uses", "with", "timeout", "retry"), ("uses",))
-        function = self._function(fields["uses"])
-        policy = function.policy
-        if "timeout" in fields:
-            with fields["timeout"].blamed():
-                policy = policy.override(timeout=parse_seconds(fields["timeout"].value))
-        if "retry" in fields:
-            retry = fields["retry"].fields("retry", ("attempts",), ("attempts",))
-            attempts = retry["attempts"].integer("attempts", 1, MAX_ATTEMPTS)
-            policy = policy.override(attempts=attempts)
-        bindings = {}
-        for name, value in entries(fields, "with").items():
-            parameter = function.parameter(name)
-            template = parameter is not None and dt.accepts(parameter.type, "template")
-            bindings[name] = self._template(value) if template else _binding(value)
-        return Stage(id, function, bindings, policy)
+        fields = node.fields(f"stage {id!r}", KEYS, ("uses",))
+        return stage_of(id, fields, self._function(fields["uses"]), self.directory)
 
     def _function(self, node: Node) -> Function:
-        uses = node.text("uses")
-        if not uses.startswith("py:"):
-            if uses in self.registry:
-                return self.registry[uses]
+        name = node.text("uses")
+        if name not in self.workflows:
+            return self.functions.find(node, self.workflows)
+        if name in self.opened:
             raise node.error(
-                f"there is no function {uses[:80]!r}",
-                suggest(uses, self.registry) + '; your own are written "py:module:name"',
+                f"the workflow {name!r} uses itself", "repeat it with a bound: repeat: {until, max}"
             )
-        match = _PY.fullmatch(uses)
-        if match is None:
-            raise node.error(f"{uses[:80]!r} is not py:module:name")
-        module, name = match.groups()
-        if self.import_function is None or not self.is_allowed(module):
-            raise node.error(
-                f"functions of the module {module!r} are not allowed here",
-                "add it to allowed_modules in the settings",
-            )
-        return self._imported(node, module, name)
+        if len(self.opened) >= MAX_NESTING:
+            raise node.error(f"workflows are nested more than {MAX_NESTING} levels deep")
+        if name not in self.built:
+            self.opened.append(name)
+            self.built[name] = as_function(self._nested(name, self.workflows[name]))
+            self.opened.pop()
+        return self.built[name]
 
-    def _imported(self, node: Node, module: str, name: str) -> Function:
-        if self.import_function is None:
-            raise node.error("functions in Python are not allowed here")
-        try:
-            found = self.import_function(module, name)
-        except AdjoinError as error:
-            raise node.error(str(error)) from error
-        except Exception as error:
-            raise node.error(
-                f"{module}:{name} cannot be imported: {type(error).__name__}: {error}",
-                "check the names, and that the module is on Python's path",
-            ) from error
-        if not isinstance(found, Function):
-            raise node.error(
-                f"{module}:{name} is a {type(found).__name__}, not a function of a workflow",
-                "decorate it with @adjoin.function",
-            )
-        return found
-
-    def _template(self, node: Node) -> Binding:
-        if not isinstance(node.value, dict):
-            return _binding(node)
-        fields = node.fields("a template", ("file", "text"))
-        if len(fields) != 1:
-            raise node.error("a template is either {file: …} or {text: …}")
-        if "text" in fields:
-            return Template(fields["text"].text("text"))
-        name = fields["file"].text("file")
-        if self.directory is None:
-            raise fields["file"].error(
-                "template files cannot be read here", "write the template into the workflow"
-            )
-        with fields["file"].blamed():
-            return read_confined(name, self.directory)
-
-    def _outputs(self, node: Node) -> tuple[dict[str, Binding], bool]:
-        if not isinstance(node.value, dict):
-            return {"output": _binding(node)}, True
-        if not node.value:
-            raise node.error("a workflow has at least one output")
-        return {key: _binding(each) for key, each in node.value.items()}, False
+    def _nested(self, name: str, node: Node) -> Graph:
+        spec = node.fields(
+            f"workflow {name!r}",
+            ("description", "inputs", "models", "stages", "outputs"),
+            ("stages", "outputs"),
+        )
+        return self._build(name, spec, description(spec))
 
 
 # --- parts --------------------------------------------------------------------------------------
@@ -228,24 +177,26 @@ def _constant(node: Node, key: str, value: str) -> None:
         raise node.error(f"{key} must be {value}")
 
 
-def _binding(node: Node) -> Binding:
-    if isinstance(node.value, dict):
-        return container({key: _binding(each) for key, each in node.value.items()})
-    if isinstance(node.value, list):
-        return container([_binding(each) for each in node.value])
-    with node.blamed():
-        return parse_text(node.value) if isinstance(node.value, str) else literal(node.value)
+def _outputs(node: Node) -> tuple[dict[str, Binding], bool]:
+    if not isinstance(node.value, dict):
+        return {"output": binding_of(node)}, True
+    if not node.value:
+        raise node.error("a workflow has at least one output")
+    return {key: binding_of(each) for key, each in node.value.items()}, False
 
 
 def _blamed(spec: Mapping[str, Node], error: GraphError) -> Node:
     """The node that an error of the graph is about."""
     if (output := error.details.get("output")) is not None:
-        return spec["outputs"].mapping("outputs").get(str(output), spec["outputs"])
+        outputs = spec["outputs"]
+        return outputs.value[output] if isinstance(outputs.value, dict) else outputs
     stages = spec["stages"]
-    stage, argument = error.details.get("stage"), str(error.details.get("argument"))
-    if stage is None:
+    if (stage := error.details.get("stage")) is None:
         return stages
-    given = stages.mapping("stages")[str(stage)].mapping("a stage").get("with")
+    fields = stages.mapping("stages")[str(stage)].mapping("a stage")
+    if (construct := error.details.get("construct")) is not None:
+        return fields[str(construct)]
+    given, argument = fields.get("with"), str(error.details.get("argument"))
     if given is None or argument not in given.value:
         return stages.keys[str(stage)]
     return given.keys[argument] if error.details.get("misnamed") else given.value[argument]

@@ -128,6 +128,7 @@ class Agent:
             world=self,
             limits=self.settings,
             send=send,
+            streaming=opened.streaming,
         )
         self._segments.add(segment)
         try:

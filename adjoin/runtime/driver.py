@@ -110,6 +110,7 @@ class Run:
     ) -> None:
         self.id = secrets.token_urlsafe(12)
         self.graph = graph
+        self.streaming = streaming
         self.events: list[Event] = []
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._driver = driver
@@ -178,8 +179,9 @@ class Run:
                     self._aside(self._plan(stages, delay))
                 case m.OpenSegment(index):
                     self._segments[index] = _Segment(self, command)
-                case m.FeedSegment(index, stage, value):
-                    self._segments[index].send(p.Feed(stage=stage, value=value))
+                case m.FeedSegment(index, stage, value, skipped):
+                    feed = p.Feed(stage=stage, value=value, skipped=skipped)
+                    self._segments[index].send(feed)
                 case m.RetryStage():
                     self._aside(self._retry(command))
                 case m.CloseSegment(index):
@@ -321,6 +323,7 @@ class _Segment:
             attempts=dict(command.attempts),
             exports=list(command.exports),
             inputs=run._encoded,
+            streaming=run.streaming,
         )
         return await run._driver.cluster.open(command.worker, "adjoin_segment", message)
 
@@ -338,10 +341,10 @@ class _Segment:
                 match decode(message, p.FromAgent):
                     case p.NeedGraph():
                         await channel.send([p.pack(definition(self._run.graph))])
-                    case p.Happened(stage=stage, attempt=attempt, body=body):
-                        tell(m.Seen(index, stage, attempt, body))
-                    case p.Done(stage=stage, attempt=attempt, usage=usage, value=value):
-                        tell(m.Finished(index, stage, attempt, usage, value))
+                    case p.Happened() as h:
+                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries))
+                    case p.Done() as d:
+                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped))
                     case p.Failed(stage=stage, attempt=attempt, error=error):
                         tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
                     case p.PullFailed(stage=stage, ref=ref):

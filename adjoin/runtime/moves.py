@@ -25,10 +25,14 @@ class Planned(Fact, frozen=True):
 
 
 class Seen(Fact, frozen=True):
+    """Something happened in a stage, or at a call below it: ``place``, at its attempt ``tries``."""
+
     segment: int
     stage: str
     attempt: int
     body: Body
+    place: str = ""
+    tries: int = 0
 
 
 class Finished(Fact, frozen=True):
@@ -37,6 +41,7 @@ class Finished(Fact, frozen=True):
     attempt: int
     usage: Usage
     value: Value | None = None
+    skipped: bool = False
 
 
 class Broke(Fact, frozen=True):
@@ -95,6 +100,7 @@ class FeedSegment(Command, frozen=True):
     segment: int
     stage: str
     value: Value
+    skipped: bool = False
 
 
 class RetryStage(Command, frozen=True):

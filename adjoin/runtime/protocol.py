@@ -51,6 +51,7 @@ class Open(Message, frozen=True, kw_only=True):
     attempts: dict[str, int]
     exports: list[str]
     inputs: Encoded
+    streaming: bool = False
 
 
 class Define(Message, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Feed(Message, frozen=True, kw_only=True):
 
     stage: str
     value: Value
+    skipped: bool = False
 
 
 class Retry(Message, frozen=True, kw_only=True):
@@ -81,10 +83,16 @@ class NeedGraph(Message, frozen=True, kw_only=True):
 
 
 class Happened(Message, frozen=True, kw_only=True):
-    """Something to show: a stage started, tokens, progress."""
+    """Something to show: a stage started, tokens, progress.
+
+    ``place`` is the stage, or a call below it such as ``solve[3]``, and ``tries`` that call's
+    attempt.
+    """
 
     stage: str
     attempt: int
+    place: str
+    tries: int
     body: Body
 
 
@@ -95,6 +103,7 @@ class Done(Message, frozen=True, kw_only=True):
     attempt: int
     usage: Usage
     value: Value | None = None
+    skipped: bool = False
 
 
 class Failed(Message, frozen=True, kw_only=True):

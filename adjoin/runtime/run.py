@@ -55,6 +55,7 @@ from adjoin.types import (
     RunPlanned,
     StageCompleted,
     StageFailed,
+    StageSkipped,
     Tokens,
     Usage,
     WorkerLost,
@@ -72,7 +73,8 @@ class _Stage:
     """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
-        *("attempt", "losses", "misses", "segment", "status", "tokens_seen", "usage", "value"),
+        *("attempt", "losses", "misses", "segment", "skipped", "status"),
+        *("tokens_seen", "usage", "value"),
     )
 
     def __init__(self) -> None:
@@ -82,6 +84,7 @@ class _Stage:
         self.misses = 0  # workers that were gone before it could begin
         self.segment = -1
         self.tokens_seen = False
+        self.skipped = False
         self.usage = Usage()
         self.value: Value | None = None
 
@@ -129,12 +132,12 @@ class RunState:
         match fact:
             case Planned(plan):
                 self._planned(plan)
-            case Seen(segment, stage, attempt, body):
+            case Seen(segment, stage, attempt):
                 if self._current(segment, stage, attempt):
-                    self._seen(stage, body)
-            case Finished(segment, stage, attempt, usage, value):
+                    self._seen(fact)
+            case Finished(segment, stage, attempt):
                 if self._current(segment, stage, attempt):
-                    self._finished(stage, usage, value)
+                    self._finished(fact)
             case Broke(segment, stage, attempt, error):
                 if self._current(segment, stage, attempt):
                     self._broke(stage, error)
@@ -166,22 +169,20 @@ class RunState:
         self._emit(RunPlanned(placement=plan.placement))
         self._advance()
 
-    def _seen(self, name: str, body: Body) -> None:
-        stage = self._stages[name]
-        if isinstance(body, Tokens):
-            stage.tokens_seen = True
-        self._emit(body, name, stage.attempt)
+    def _seen(self, fact: Seen) -> None:
+        if isinstance(fact.body, Tokens):
+            self._stages[fact.stage].tokens_seen = True
+        self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt)
 
-    def _finished(self, name: str, usage: Usage, value: Value | None) -> None:
-        stage = self._stages[name]
+    def _finished(self, fact: Finished) -> None:
+        stage = self._stages[fact.stage]
         stage.status = Status.DONE
-        stage.usage = usage
-        stage.value = value
-        self._emit(
-            StageCompleted(worker=self._segments[stage.segment].worker, usage=usage),
-            name,
-            stage.attempt,
-        )
+        stage.usage = fact.usage
+        stage.value = fact.value
+        stage.skipped = fact.skipped
+        worker = self._segments[stage.segment].worker
+        body = StageSkipped() if fact.skipped else StageCompleted(worker=worker, usage=fact.usage)
+        self._emit(body, fact.stage, fact.attempt)
         self._advance()
 
     def _broke(self, name: str, error: AdjoinError) -> None:
@@ -296,7 +297,7 @@ class RunState:
                     continue
                 if stage.status is Status.DONE:
                     segment.fed.add(before)
-                    self._out.append(FeedSegment(index, before, stage.value))
+                    self._out.append(FeedSegment(index, before, stage.value, stage.skipped))
 
     def _end(self, error: AdjoinError | None) -> None:
         self.ended = True

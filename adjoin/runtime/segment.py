@@ -7,45 +7,26 @@ collections, and how to pull values; tests hand in their own.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from typing import Any, Protocol
-
-import numpy as np
 
 from adjoin import errors
 from adjoin.dag import Graph, Stage
-from adjoin.errors import AdjoinError, DeadlineExceeded
+from adjoin.errors import AdjoinError
+from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
 from adjoin.runtime.protocol import Done, Failed, Feed, Happened, Message, PullFailed, Ref, Value
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import (
-    Body,
-    CollectionClient,
-    ModelClient,
-    ModelLoading,
-    ModelReady,
-    StageStarted,
-    Usage,
-    Used,
-)
+from adjoin.types import Body, StageStarted, Usage
 
 
-class World(Protocol):
+class World(Surroundings, Protocol):
     """What a segment needs of the process it runs in."""
 
-    name: str
     address: str
-    threads: Executor
-
-    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient: ...
-
-    def collection(self, name: str) -> CollectionClient: ...
 
     async def pull(self, ref: Ref) -> Encoded: ...
 
@@ -58,56 +39,6 @@ class Limits(Protocol):
 
     @property
     def inline_bytes(self) -> int: ...
-
-
-class Context:
-    """A :class:`adjoin.types.StageContext` for one attempt of one stage."""
-
-    def __init__(self, segment: SegmentRun, stage: str, attempt: int) -> None:
-        self.run = segment.run
-        self.stage = stage
-        self.attempt = attempt
-        self.idempotency_key = f"{segment.run}.{stage}"
-        self.usage = Usage()
-        self._segment = segment
-        self._timeout: asyncio.Timeout | None = None
-        self._left = math.inf
-
-    @property
-    def deadline(self) -> float | None:
-        when = self._timeout.when() if self._timeout is not None else None
-        return None if when is None else when - asyncio.get_running_loop().time()
-
-    def limit(self, timeout: asyncio.Timeout) -> None:
-        self._timeout = timeout
-
-    def model(self, name: str) -> ModelClient:
-        return self._segment.world.model(name, self._segment.graph, self._observe)
-
-    def collection(self, name: str) -> CollectionClient:
-        return self._segment.world.collection(name)
-
-    def emit(self, body: Body) -> None:
-        self._segment.send(Happened(stage=self.stage, attempt=self.attempt, body=body))
-
-    def _observe(self, body: Body) -> None:
-        """Count usage; stop the stage's clock while a replica starts: that has its own limit."""
-        if isinstance(body, Used):
-            self.usage = self.usage + body.usage
-        elif isinstance(body, ModelLoading):
-            self._stop_clock()
-        elif isinstance(body, ModelReady):
-            self._start_clock()
-        self.emit(body)
-
-    def _stop_clock(self) -> None:
-        if self._timeout is not None and (when := self._timeout.when()) is not None:
-            self._left = when - asyncio.get_running_loop().time()
-            self._timeout.reschedule(None)
-
-    def _start_clock(self) -> None:
-        if self._timeout is not None and self._timeout.when() is None:
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left)
 
 
 class SegmentRun:
@@ -130,6 +61,7 @@ class SegmentRun:
         world: World,
         limits: Limits,
         send: Callable[[Message], None],
+        streaming: bool = False,
     ) -> None:
         self.run = run
         self.graph = graph
@@ -137,6 +69,8 @@ class SegmentRun:
         self.send = send
         self._limits = limits
         self._exports = exports
+        self._streaming = streaming
+        self._skipped: set[str] = set()
         self._waiting = dict(attempts)
         self._scope: dict[str, Any] = {"inputs": inputs}
         self._held: dict[str, Encoded] = {}
@@ -149,7 +83,7 @@ class SegmentRun:
 
     def feed(self, message: Feed) -> None:
         """Take the result of a stage that ran elsewhere."""
-        self._spawn(self._receive(message.stage, message.value))
+        self._spawn(self._receive(message))
 
     def retry(self, stage: str, attempt: int) -> None:
         self._waiting[stage] = attempt
@@ -177,60 +111,56 @@ class SegmentRun:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _receive(self, stage: str, value: Value) -> None:
+    async def _receive(self, feed: Feed) -> None:
+        value = feed.value
         try:
             encoded = await self.world.pull(value) if isinstance(value, Ref) else value
-            annotation = return_annotation(self.graph.stage(stage))
-            self._scope[stage] = codec.restore(codec.decode(encoded), annotation)
+            annotation = return_annotation(self.graph.stage(feed.stage))
+            decoded = codec.restore(codec.decode(encoded), annotation)
         except AdjoinError:
-            self.send(PullFailed(stage=stage, ref=value.id if isinstance(value, Ref) else ""))
+            ref = value.id if isinstance(value, Ref) else ""
+            self.send(PullFailed(stage=feed.stage, ref=ref))
             return
+        if feed.skipped:
+            self._skipped.add(feed.stage)
+        self._scope[feed.stage] = decoded
         self.start()
 
     async def _execute(self, stage: Stage, attempt: int) -> None:
-        context = Context(self, stage.id, attempt)
-        self.send(
-            Happened(stage=stage.id, attempt=attempt, body=StageStarted(worker=self.world.name))
-        )
         began = time.perf_counter()
+        meter = Meter()
         try:
-            result = await self._call(stage, context)
+            runs = not stage.skipped_by(frozenset(self._skipped)) and stage.should_run(self._scope)
+            if runs:
+                task = self._task(stage.id, attempt)
+                task.report(stage.id, attempt, StageStarted(worker=self.world.name))
+                result = await run_stage(task, stage, self._scope, attempt, meter)
+            else:
+                result = None
             value = self._export(result) if stage.id in self._exports else None
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever the user's code raised is reported
+        except AdjoinError as error:
             wire = errors.to_wire(error)
             self.send(Failed(stage=stage.id, attempt=attempt, error=wire))
             return
         self._scope[stage.id] = result
-        usage = context.usage + Usage(seconds=time.perf_counter() - began)
-        self.send(Done(stage=stage.id, attempt=attempt, usage=usage, value=value))
+        if not runs:
+            self._skipped.add(stage.id)
+        usage = meter.usage + Usage(seconds=time.perf_counter() - began)
+        self.send(Done(stage=stage.id, attempt=attempt, usage=usage, value=value, skipped=not runs))
         self.start()
 
-    async def _call(self, stage: Stage, context: Context) -> Any:
-        call = stage.function.call
-        if call is None:
-            raise errors.NotFound(f"function {stage.function.ref!r} is not known to this worker")
-        arguments = stage.arguments(self._scope)
-        positional = (context,) if stage.function.wants_context else ()
-        seconds = stage.policy.timeout or self._limits.stage_timeout_s
-        try:
-            async with asyncio.timeout(seconds) as timeout:
-                context.limit(timeout)
-                if inspect.iscoroutinefunction(call):
-                    result = await call(*positional, **arguments)
-                else:
-                    run = contextvars.copy_context().run
-                    result = await asyncio.get_running_loop().run_in_executor(
-                        self.world.threads, lambda: run(call, *positional, **arguments)
-                    )
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise DeadlineExceeded(
-                f"it took longer than {seconds:g} s", hint="raise its timeout or give it less to do"
-            ) from None
-        return _sealed(result)
+    def _task(self, stage: str, attempt: int) -> Task:
+        def report(place: str, tries: int, body: Body) -> None:
+            self.send(Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body))
+
+        return Task(
+            run=self.run,
+            graph=self.graph,
+            surroundings=self.world,
+            timeout=self._limits.stage_timeout_s,
+            streaming=self._streaming,
+            report=report,
+        )
 
     def _export(self, result: Any) -> Value:
         encoded = codec.encode(result)
@@ -249,10 +179,3 @@ def return_annotation(stage: Stage) -> Any:
         return inspect.get_annotations(stage.function.call, eval_str=True).get("return")
     except (NameError, TypeError):
         return None
-
-
-def _sealed(value: Any) -> Any:
-    """Arrays that several stages will share must not be changed by one of them."""
-    if isinstance(value, np.ndarray):
-        value.flags.writeable = False
-    return value

@@ -15,11 +15,7 @@ from adjoin.runtime import protocol as p
 @functools.lru_cache(maxsize=256)
 def definition(graph: Graph) -> p.Define:
     """A graph as an agent gets it, with the user's functions pickled by a trusted client."""
-    functions = {
-        stage.function.ref: cloudpickle.dumps(stage.function)
-        for stage in graph.stages
-        if not stage.function.is_builtin
-    }
+    functions = {function.ref: cloudpickle.dumps(function) for function in graph.functions}
     return p.Define(graph=graph.to_wire(), functions=functions)
 
 

@@ -124,8 +124,15 @@ class StubCollection:
         if progress is not None:
             progress(Progress(label="adding", done=1, total=2))
         skipped = (("bad.pdf", "is damaged"),)
+        added = 0 if Path(path).suffix == ".pdf" else 2
         return SyncReport(
-            added=2, changed=0, removed=1, unchanged=0, skipped=skipped, passages=9, usage=Usage()
+            added=added,
+            changed=0,
+            removed=1,
+            unchanged=0,
+            skipped=skipped,
+            passages=9,
+            usage=Usage(),
         )
 
     def search(self, query: str, k: int = 4) -> list[Passage]:

@@ -146,12 +146,14 @@ def test_termination_leaves_through_the_context_managers(monkeypatch: pytest.Mon
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_goes_away() -> None:
+@pytest.mark.parametrize(
+    "arguments", [["schema"], ["models", "list"], ["models", "list", "--json"]]
+)
+def test_a_reader_that_goes_away(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-m", "adjoin.cli", "schema"], stdout=write, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "adjoin.cli", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
 

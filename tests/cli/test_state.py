@@ -71,6 +71,17 @@ def test_adding_documents(cli: Cli, runtime: type[StubRuntime], tmp_path: Path) 
     assert cli("collections", "add", "notes", tmp_path / "none").code == 4
 
 
+def test_documents_of_which_none_can_be_read(
+    cli: Cli, runtime: type[StubRuntime], tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.pdf"
+    path.write_bytes(b"%PDF-")
+    code, out, err = cli("collections", "add", "notes", path)
+    assert (code, out) == (3, "")
+    assert "skipped bad.pdf: is damaged" in err
+    assert err.endswith(f"error: {path}: no document could be read\n")
+
+
 def test_searching(cli: Cli, runtime: type[StubRuntime]) -> None:
     code, out, _ = cli("collections", "search", "notes", "what", "-k", "1")
     assert (code, out.count("\n")) == (0, 2)

@@ -80,6 +80,7 @@ class TestTransformersEmbedding(EmbeddingContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestLateInteraction(ScoringContract):
     """An embedding model that compares token by token."""
 
@@ -97,6 +98,7 @@ class TestLateInteraction(ScoringContract):
 
 @pytest.mark.models
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
 class TestCrossEncoder(ScoringContract):
     """A small one with random weights: what it says means nothing, but it is always the same."""
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import random_graphs
+from control_library import ANSWER, SEARCH, WEB, WORDS, step
 from dag_library import EMBED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_graph import chain, graph, graphs, stage
 from test_trace import make_rag
 
+import adjoin
 from adjoin import dag
 from adjoin.dag import Literal, Reference
 from adjoin.dag.layout import MAX_BENDS, arrange
@@ -53,12 +56,52 @@ def test_names_do_not_become_markup() -> None:
     assert re.fullmatch(r'    stage_a\["a<br/>[^"<>`]*"\]', box)
 
 
-@settings(max_examples=40, deadline=None)
-@given(graphs())
+LINE = re.compile(
+    r" +(\w+( -\.?->.* \w+|\[.*\]|\(\[.*\]\))|subgraph \w+\[.*\]|end|style \w+ [\w: -]+)"
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs() | random_graphs.graphs())
 def test_every_graph_has_a_well_formed_picture(built: dag.Graph) -> None:
     assert len(texts(built.to_svg())) >= len(built.stages)
-    for line in built.to_mermaid().splitlines()[1:]:
-        assert re.fullmatch(r"    \w+( -->.* \w+|\[.*\]|\(\[.*\]\))", line)
+    lines = built.to_mermaid().splitlines()[1:]
+    assert all(LINE.fullmatch(line) for line in lines)
+    keys = [found[1] for line in lines if (found := re.match(r" +(?:subgraph )?(\w+)[\[(]", line))]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_picture_shows_conditions_fan_outs_and_loops() -> None:
+    @dag.workflow
+    def shown(q: str) -> Any:
+        found = SEARCH(q)
+        more = WEB.options(when=found[0].score < 0.4)(q)
+        answers = ANSWER(adjoin.each(WORDS(q)), passages=more)
+        samples = WORDS.options(each=8)(q)
+        loop = adjoin.until(lambda result: result.done, max=5)
+        return [answers, samples, step.options(repeat=loop)(q), step(q)]
+
+    notes = {
+        "if found[0].score < 0.4",
+        "\N{MULTIPLICATION SIGN} each item of words",
+        "\N{MULTIPLICATION SIGN} 8",
+        "\u21bb until result.done, at most 5",
+    }
+    svg, flowchart = shown.graph.to_svg(), shown.graph.to_mermaid()
+    assert notes < set(texts(svg))
+    assert "stage_found -.->" in flowchart and "style stage_more stroke-dasharray" in flowchart
+    # the workflow within is shown once
+    assert texts(svg).count("thoughts") == 3 and flowchart.count("subgraph") == 1
+    assert "    subgraph stage_step[" in flowchart and "        n1_stage_thoughts[" in flowchart
+    assert '    stage_step_2[["step_2<br/>step"]]' in flowchart
+
+
+def test_a_box_is_as_high_as_the_workflow_in_it() -> None:
+    found = arrange(
+        dict.fromkeys("abc", 50.0), list(pairwise("abc")), row=90, gap=20, extra={"b": 200.0}
+    )
+    assert [found.centres[box][1] for box in "abc"] == [45, 90 + 145, 90 + 290 + 45]
+    assert found.height == 3 * 90 + 200
 
 
 @pytest.mark.parametrize("wide", [False, True])

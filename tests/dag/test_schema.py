@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import random_graphs
 from dag_library import RAG_YAML, REGISTRY
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator, ValidationError
@@ -47,10 +48,47 @@ def test_every_graph_written_out_keeps_to_it(built: dag.Graph) -> None:
     VALIDATOR.validate(parse(built.to_yaml(), "w.yaml").plain())
 
 
+NESTED = Draft202012Validator(json_schema(random_graphs.REGISTRY))
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_graphs.graphs())
+def test_every_construct_written_out_keeps_to_it(built: dag.Graph) -> None:
+    NESTED.validate(parse(built.to_yaml(), "w.yaml").plain())
+
+
+@pytest.mark.parametrize(
+    "construct",
+    [
+        *("when: x", "when: 1", "each: {}", "each: []", "each: {in: x}", "each: {n: -1}"),
+        *("each: {n: 1, in: []}", "each: {n: 1, as: x}", "each: {in: [], as: x-y}"),
+        *(
+            "each: {in: [], on_error: ignore}",
+            "each: {in: [], at_once: 0}",
+            "each: {in: [], of: 1}",
+        ),
+        *("repeat: {until: true}", "repeat: {max: 3}", "repeat: {until: true, max: 0}"),
+        *("repeat: {until: x, max: 3}", "repeat: {until: true, max: 3, carry: x-y}"),
+    ],
+)
+def test_wrong_constructs_do_not(construct: str) -> None:
+    text = workflow(A[:-1] + f", {construct}}}")
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(parse(text, "w.yaml").plain())
+
+
+def test_a_text_may_use_its_own_workflows_only() -> None:
+    text = workflow(A.replace("chunk", "mine"))
+    local = "  workflows: {mine: {stages: {b: {uses: chunk, with: {text: x}}}, outputs: '${b}'}}\n"
+    VALIDATOR.validate(parse(text + local, "w.yaml").plain())
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(parse(text, "w.yaml").plain())
+
+
 #: What can only be found by loading: names and types of what is referred to, YAML itself.
 BEYOND: tuple[str, ...] = ("names no", "but input", "put into a text", "nothing uses")
 BEYOND += ("wait", "expressions use")
-BEYOND += ("is not a reference", "has no field", "'os'", "Error", "decorate", r"write \$")
+BEYOND += ("is not an expression", "has no field", "'os'", "Error", "decorate", r"write \$")
 BEYOND += ("larger than max", "a tag", "anchor", "alias", "twice", "document", "not valid YAML")
 BEYOND += ("default of", "is null", "duration", "finite", "64-bit", "empty", "directive")
 BEYOND += ("as a key", "must be a text", "character")

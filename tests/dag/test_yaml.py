@@ -167,14 +167,15 @@ WRONG: list[tuple[str, int, int, str]] = [
     (workflow(A.replace("text: x", 'text: "${q}"')), 6, 35, r"write \$\{inputs.q\}"),
     (workflow(A.replace("text: x", 'text: "${inputs}"')), 6, 35, r"write \$\{inputs.name\}"),
     (workflow(A.replace("text: x", 'text: "${ab}"')), 6, 35, "names no stage; did you mean .a"),
-    (workflow(A.replace("text: x", 'text: "${a +}"')), 6, 35, "is not a reference"),
+    (workflow(A.replace("text: x", 'text: "${a +}"')), 6, 35, "is not an expression"),
     (workflow(A.replace("text: x", 'text: "<${c}>"') + "\nc: {uses: chunk, with: {text: x}}")
      , 6, 35, r"list\[string\], which cannot be put into a text"),
     (workflow(A + "\nb: {uses: chunk, with: {text: x}}"), 7, 5, "nothing uses .* stage 'b'"),
     (workflow(A.replace("x}", '"${b}"}')
      + '\nb: {uses: py:dag_library:join, with: {parts: "${a}"}}'),
      6, 5, "stages a → b → a wait"),
-    (workflow(A.replace("a:", "in:"), '"${in}"'), 6, 5, "expressions use"),
+    (workflow(A.replace("a:", "in:"), '"${in}"'), 8, 12, "expressions use"),
+    (workflow(A.replace("a:", "in:")), 6, 5, "expressions use"),
     (workflow(A.replace("a:", "inputs:")), 6, 5, "expressions use"),
     (workflow(A.replace("a:", "'a b':")), 6, 5, "cannot name a stage"),
     (workflow(A, "{x: '${b}'}"), 8, 16, "output 'x': .* names no stage"),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -255,7 +256,8 @@ async def test_garbage_on_a_socket_closes_only_that_connection(
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(garbage)
             async with asyncio.timeout(5):
-                await reader.read()
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b"" or path.name == "host.sock"
             writer.close()
     assert await say(model) == "one two three "
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ def oracle(graph: Graph) -> dict[str, str]:
     return values
 
 
-def compute(graph: Graph, stage: str, values: dict[str, str]) -> str:
+def compute(graph: Graph, stage: str, values: Mapping[str, Any]) -> str:
     inputs = [values[name] for name in sorted(graph.dependencies(stage))]
     return f"{stage}({','.join(inputs)})"
 
@@ -97,8 +97,9 @@ class _Segment:
     worker: str
     waiting: dict[str, int]
     exports: tuple[str, ...]
-    values: dict[str, str] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    refs: dict[str, Any] = field(default_factory=dict)
     alive: bool = True
 
 
@@ -106,15 +107,25 @@ class World:
     """Runs one graph; ``history`` holds every command in order."""
 
     def __init__(
-        self, seed: int, chance: Chance, *, attempts: int = 1, streaming: bool = False
+        self,
+        seed: int,
+        chance: Chance,
+        *,
+        attempts: int = 1,
+        streaming: bool = False,
+        graph: Graph | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        evaluate: Callable[[Stage, dict[str, Any]], Any] | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.chance = chance
-        self.graph = random_graph(self.rng, attempts)
+        self.graph = graph or random_graph(self.rng, attempts)
+        self.inputs = dict(inputs or {})
+        self.evaluate = evaluate or (lambda stage, scope: compute(self.graph, stage.id, scope))
         self.state = RunState("run", self.graph, streaming=streaming)
         self.history: list[m.Command] = []
         self.executed: list[tuple[str, int]] = []
-        self.outputs: dict[str, str] = {}
+        self.outputs: dict[str, Any] = {}
         self.segments: dict[int, _Segment] = {}
         self._workers = ["w0", "w1", "w2"]
         self._born = 3
@@ -156,9 +167,7 @@ class World:
                 case m.FeedSegment():
                     self._later(
                         0,
-                        functools.partial(
-                            self._feed, command.segment, command.stage, command.value
-                        ),
+                        functools.partial(self._feed, command),
                     )
                 case m.RetryStage(delay=delay):
                     self._later(
@@ -195,7 +204,7 @@ class World:
                 assert isinstance(value, Ref)
                 self._send(m.ValueLost(stage, value.id))
                 return
-            self.outputs[stage] = found
+            (self.outputs[stage],) = found
         self._send(m.Collected())
 
     # -- the agents' side --
@@ -210,7 +219,8 @@ class World:
             segment.alive = False
             self._send(m.SegmentLost(index, reached=False))
 
-    def _feed(self, index: int, stage: str, value: Value) -> None:
+    def _feed(self, feed: m.FeedSegment) -> None:
+        index, stage, value = feed.segment, feed.stage, feed.value
         segment = self.segments[index]
         if not segment.alive:
             return
@@ -219,7 +229,9 @@ class World:
             assert isinstance(value, Ref)
             self._send(m.ValueLost(stage, value.id))
             return
-        segment.values[stage] = found
+        (segment.values[stage],) = found
+        if feed.skipped:
+            segment.skipped.add(stage)
         self._start_ready(index)
 
     def _retry(self, index: int, stage: str, attempt: int) -> None:
@@ -253,10 +265,23 @@ class World:
         if self.rng.random() < self.chance.engine_fails:
             self._send(m.Broke(index, stage, attempt, errors.EngineError("it died")))
             return
-        segment.values[stage] = compute(self.graph, stage, segment.values)
+        try:
+            skipped = self._compute(segment, self.graph.stage(stage))
+        except errors.AdjoinError as error:
+            self._send(m.Broke(index, stage, attempt, error))
+            return
         value = self._export(index, stage) if stage in segment.exports else None
-        self._send(m.Finished(index, stage, attempt, Usage(generated=1), value))
+        self._send(m.Finished(index, stage, attempt, Usage(generated=1), value, skipped))
         self._start_ready(index)
+
+    def _compute(self, segment: _Segment, stage: Stage) -> bool:
+        """Evaluate a stage; returns whether it was skipped."""
+        scope = {"inputs": self.inputs, **segment.values}
+        skipped = stage.skipped_by(frozenset(segment.skipped)) or not stage.should_run(scope)
+        segment.values[stage.id] = None if skipped else self.evaluate(stage, scope)
+        if skipped:
+            segment.skipped.add(stage.id)
+        return skipped
 
     def _export(self, index: int, stage: str) -> Value:
         segment = self.segments[index]
@@ -266,11 +291,12 @@ class World:
         segment.refs[ref.id] = segment.values[stage]
         return ref
 
-    def _resolve(self, value: Value) -> str | None:
+    def _resolve(self, value: Value) -> tuple[Any] | None:
+        """The value, or None when its owner is gone."""
         if not isinstance(value, Ref):
-            return str(codec.decode(value))
+            return (codec.decode(value),)
         owner = self.segments[int(value.owner)]
-        return owner.refs.get(value.id) if owner.alive else None
+        return (owner.refs[value.id],) if owner.alive and value.id in owner.refs else None
 
     def _crash(self) -> None:
         if not self._workers:

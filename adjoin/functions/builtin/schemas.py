@@ -105,11 +105,22 @@ def data_type(schema: Mapping[str, Any]) -> DataType:
     if isinstance(kind, list):
         return dt.union(*(data_type({**schema, "type": each}) for each in kind))
     if kind == "object":
-        return dt.dict_of(dt.ANY)
+        return _record(schema.get("properties"))
     if kind == "array":
         items = schema.get("items")
         return dt.list_of(data_type(items) if isinstance(items, Mapping) else dt.ANY)
     return _PLAIN.get(str(kind), dt.ANY)
+
+
+def _record(properties: object) -> DataType:
+    if not isinstance(properties, Mapping) or not properties:
+        return dt.dict_of(dt.ANY)
+    return dt.record(
+        {
+            name: data_type(part) if isinstance(part, Mapping) else dt.ANY
+            for name, part in properties.items()
+        }
+    )
 
 
 def _parts(schema: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:

@@ -28,6 +28,8 @@ from adjoin.types import Usage
 _STEP_PAIRS = 16
 #: Texts that may wait inside.
 _CAPACITY = 256
+#: Tokens of a pair, where the model does not say.
+_LENGTH = 512
 _ARGS = frozenset({"max_seq_length", "step_pairs"})
 
 
@@ -44,9 +46,12 @@ def load_scorer(spec: LoadSpec, device: str) -> Scorer:
             hint="name a cross-encoder with one label",
         )
     model.eval()
-    if length := spec.args.get("max_seq_length"):
-        model.max_length = positive_arg(spec.args, "max_seq_length", int(length))
-    return Scorer(spec.model, model, positive_arg(spec.args, "step_pairs", _STEP_PAIRS))
+    # Renamed in sentence-transformers 6.
+    name = "max_seq_length" if hasattr(type(model), "max_seq_length") else "max_length"
+    length = positive_arg(spec.args, "max_seq_length", int(getattr(model, name) or _LENGTH))
+    setattr(model, name, length)
+    step_pairs = positive_arg(spec.args, "step_pairs", _STEP_PAIRS)
+    return Scorer(spec.model, model, length, step_pairs)
 
 
 class _Running(msgspec.Struct):
@@ -63,11 +68,11 @@ class Scorer:
     capacity = _CAPACITY
     dimension = 0
 
-    def __init__(self, name: str, model: Any, step_pairs: int) -> None:
+    def __init__(self, name: str, model: Any, length: int, step_pairs: int) -> None:
         self._name = name
         self._model = model
         self._step_pairs = step_pairs
-        self.context = int(model.max_length or 512)
+        self.context = length
         self._order: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._tokens = 0

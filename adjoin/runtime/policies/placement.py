@@ -107,8 +107,8 @@ def _pinned(
     where: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for stage in stages:
-        collection = graph.stage(stage).collection
-        if collection is not None:
+        # A nested workflow runs in one place; what it finds elsewhere it asks for.
+        for collection in sorted(graph.stage(stage).collections)[:1]:
             where[stage] = owner_of(collection, workers).name
             reasons[stage] = f"collection {collection!r} is there"
     return where, reasons

@@ -170,7 +170,8 @@ async def test_a_bad_call_is_repaired_with_the_tools_at_hand(ctx: Context) -> No
         ({"n": 8}, "list[string]"),
         ({"n": 8, "logprobs": True}, "list[Generation]"),
         ({"logprobs": True}, "Generation"),
-        ({"schema": CITY}, "dict[string, any]"),
+        ({"schema": CITY}, "{city: string}"),
+        ({"schema": {"type": "object"}}, "dict[string, any]"),
         ({"schema": {"type": "integer"}, "n": 2}, "list[integer]"),
         ({"tools": [NOW]}, "Reply"),
     ],
@@ -233,8 +234,15 @@ class Point:
     x: int
 
 
-@pytest.mark.parametrize("cls", [City, Country, Point])
-def test_a_class_stands_for_its_schema(cls: type) -> None:
+@pytest.mark.parametrize(
+    ("cls", "kind"),
+    [
+        (City, "{kind: string, name: string, size: any}"),
+        (Country, "{cities: list[string], name: string}"),
+        (Point, "{x: integer}"),
+    ],
+)
+def test_a_class_stands_for_its_schema(cls: type, kind: str) -> None:
     @workflow
     def typed(question: str) -> Any:
         return fn.generate(question, model="m", schema=cls)
@@ -242,7 +250,14 @@ def test_a_class_stands_for_its_schema(cls: type) -> None:
     stage = typed.graph.stage("generate")
     schema: Any = stage.bindings["schema"]
     assert "properties" in str(schema.value)
-    assert str(stage.returns) == "dict[string, any]"
+    assert str(stage.returns) == kind
+
+    @workflow
+    def wrong(question: str) -> Any:
+        return fn.generate(question, model="m", schema=cls)["nothing"]
+
+    with pytest.raises(GraphError, match="no field 'nothing'"):
+        _ = wrong.graph
 
 
 class Odd(msgspec.Struct):

@@ -16,7 +16,12 @@ from adjoin.runtime.step_loop import StepLoop
 from adjoin.settings import Settings
 from adjoin.types import Sampling, Usage
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.models,
+    pytest.mark.timeout(600),
+    # What vLLM and its libraries warn of is not ours to mend.
+    pytest.mark.filterwarnings("ignore"),
+]
 
 WORDS = "The river runs past the old mill and the keeper counts the boats that come by each day. "
 SCHEMA = {

@@ -1,0 +1,308 @@
+"""How one stage runs: its calls, fan-outs, loops and nested workflows. No Dask and no sockets here.
+
+A *place* names each call: ``solve[3]`` is element 3 of the stage ``solve``, ``tree#2/draft`` the
+stage ``draft`` of the workflow that ``tree`` runs in its second iteration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from adjoin import errors
+from adjoin.dag import Graph, Stage
+from adjoin.errors import AdjoinError, DeadlineExceeded, StageError
+from adjoin.runtime.policies.retry import delay_before, may_retry
+from adjoin.types import (
+    Body,
+    CollectionClient,
+    ModelClient,
+    ModelLoading,
+    ModelReady,
+    StageCompleted,
+    StageFailed,
+    StageSkipped,
+    StageStarted,
+    Tokens,
+    Usage,
+    Used,
+)
+
+#: Takes a place, an attempt and what happened there.
+Report = Callable[[str, int, Body], None]
+
+
+class Surroundings(Protocol):
+    """What calls need of the process they run in."""
+
+    name: str
+    threads: Executor
+
+    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient: ...
+
+    def collection(self, name: str) -> CollectionClient: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the calls of one run on one worker have in common.
+
+    Attributes:
+        graph: the whole workflow; models are resolved by its names.
+        timeout: seconds for a call whose stage sets none.
+        streaming: a reader sees tokens as they come, so a call that sent some is not retried.
+    """
+
+    run: str
+    graph: Graph
+    surroundings: Surroundings
+    timeout: float
+    streaming: bool
+    report: Report
+
+
+class Meter:
+    """Sums what all calls below one stage used."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+
+class Context:
+    """A :class:`adjoin.types.StageContext` for one call."""
+
+    def __init__(self, task: Task, place: str, attempt: int, meter: Meter) -> None:
+        self.run = task.run
+        self.stage = place
+        self.attempt = attempt
+        self.idempotency_key = f"{task.run}.{place}"
+        self.usage = Usage()
+        self.tokens_seen = False
+        self._task = task
+        self._meter = meter
+        self._timeout: asyncio.Timeout | None = None
+        self._left = math.inf
+
+    @property
+    def deadline(self) -> float | None:
+        when = self._timeout.when() if self._timeout is not None else None
+        return None if when is None else when - asyncio.get_running_loop().time()
+
+    def limit(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+
+    def model(self, name: str) -> ModelClient:
+        return self._task.surroundings.model(name, self._task.graph, self._observe)
+
+    def collection(self, name: str) -> CollectionClient:
+        return self._task.surroundings.collection(name)
+
+    def emit(self, body: Body) -> None:
+        self.tokens_seen |= isinstance(body, Tokens)
+        self._task.report(self.stage, self.attempt, body)
+
+    def _observe(self, body: Body) -> None:
+        """Count usage; stop the call's clock while a replica starts: that has its own limit."""
+        if isinstance(body, Used):
+            self.usage = self.usage + body.usage
+            self._meter.usage = self._meter.usage + body.usage
+        elif isinstance(body, ModelLoading):
+            self._stop_clock()
+        elif isinstance(body, ModelReady):
+            self._start_clock()
+        self.emit(body)
+
+    def _stop_clock(self) -> None:
+        if self._timeout is not None and (when := self._timeout.when()) is not None:
+            self._left = when - asyncio.get_running_loop().time()
+            self._timeout.reschedule(None)
+
+    def _start_clock(self) -> None:
+        if self._timeout is not None and self._timeout.when() is None:
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left)
+
+
+async def run_stage(
+    task: Task, stage: Stage, scope: Mapping[str, Any], attempt: int, meter: Meter
+) -> Any:
+    """The value of a stage of the workflow itself; the driver decides about another attempt.
+
+    Raises:
+        AdjoinError: what its single call raised.
+        StageError: a call below it failed for good.
+    """
+    if stage.each is None and stage.repeat is None:
+        context = Context(task, stage.id, attempt, meter)
+        return await _call(task, stage, stage.arguments(scope), context, meter)
+    return await _fan_out(task, stage, scope, stage.id, meter)
+
+
+async def _run_graph(
+    task: Task, graph: Graph, inputs: Mapping[str, Any], place: str, meter: Meter
+) -> Any:
+    """The result of a nested workflow; each stage starts when its own inputs are there."""
+    scope: dict[str, Any] = {"inputs": graph.check_inputs(inputs)}
+    ready = {stage.id: asyncio.Event() for stage in graph.stages}
+    skipped: set[str] = set()
+
+    async def run(stage: Stage) -> None:
+        for before in graph.dependencies(stage.id):
+            await ready[before].wait()
+        where = f"{place}/{stage.id}"
+        try:
+            runs = not stage.skipped_by(frozenset(skipped)) and stage.should_run(scope)
+        except AdjoinError as error:
+            raise StageError.of(task.run, where, 1, error) from error
+        if runs:
+            scope[stage.id] = await _fan_out(task, stage, scope, where, meter)
+        else:
+            task.report(where, 1, StageSkipped())
+            scope[stage.id] = None
+            skipped.add(stage.id)
+        ready[stage.id].set()
+
+    await _all(run(stage) for stage in graph.stages)
+    return graph.resolve_outputs(scope)
+
+
+async def _fan_out(
+    task: Task, stage: Stage, scope: Mapping[str, Any], place: str, meter: Meter
+) -> Any:
+    """All elements of ``each``, some at once; a stage without it is its own only element."""
+    try:
+        elements = stage.elements(scope)
+    except AdjoinError as error:
+        raise StageError.of(task.run, place, 1, error) from error
+    if elements is None or stage.each is None:
+        return await _repeat(task, stage, scope, place, meter)
+    gate = asyncio.Semaphore(stage.each.at_once)
+    outcomes: list[Any] = [None] * len(elements)
+    fails = stage.each.on_error == "fail"
+
+    async def run(index: int) -> None:
+        async with gate:
+            names = {**scope, **elements[index]}
+            try:
+                outcomes[index] = await _repeat(task, stage, names, f"{place}[{index}]", meter)
+            except AdjoinError as error:
+                if fails:
+                    raise
+                outcomes[index] = error
+
+    await _all(run(index) for index in range(len(elements)))
+    return stage.gather(outcomes)
+
+
+async def _repeat(
+    task: Task, stage: Stage, scope: Mapping[str, Any], place: str, meter: Meter
+) -> Any:
+    """All iterations of ``repeat``; a stage without it has one."""
+    iteration = 1
+    try:
+        arguments = stage.arguments(scope)
+        while True:
+            where = place if stage.repeat is None else f"{place}#{iteration}"
+            result = await _attempts(task, stage, arguments, where, meter)
+            if stage.finished(scope, result, iteration):
+                return result
+            arguments = stage.next_arguments(arguments, result)
+            iteration += 1
+    except StageError:
+        raise
+    except AdjoinError as error:
+        raise StageError.of(task.run, place, 1, error) from error
+
+
+async def _attempts(
+    task: Task, stage: Stage, arguments: dict[str, Any], place: str, meter: Meter
+) -> Any:
+    """One call, tried as often as policy allows; the driver knows nothing of it."""
+    attempt = 1
+    while True:
+        context = Context(task, place, attempt, meter)
+        context.emit(StageStarted(worker=task.surroundings.name))
+        began = time.perf_counter()
+        try:
+            result = await _call(task, stage, arguments, context, meter)
+        except AdjoinError as error:
+            seen = task.streaming and context.tokens_seen
+            retry = may_retry(error, attempt, stage.policy.attempts, tokens_seen=seen)
+            context.emit(StageFailed(error=errors.to_wire(error), retry=retry))
+            if isinstance(error, StageError):
+                raise
+            if not retry:
+                raise StageError.of(task.run, place, attempt, error) from error
+        else:
+            usage = context.usage + Usage(seconds=time.perf_counter() - began)
+            context.emit(StageCompleted(worker=task.surroundings.name, usage=usage))
+            return result
+        attempt += 1
+        await asyncio.sleep(delay_before(attempt))
+
+
+async def _call(
+    task: Task, stage: Stage, arguments: dict[str, Any], context: Context, meter: Meter
+) -> Any:
+    """Call the function once, or run the workflow that it is, within the stage's timeout."""
+    nested = stage.function.graph
+    # A nested workflow has the timeouts of its own stages.
+    default = task.timeout if nested is None else None
+    seconds = stage.policy.timeout or default
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            if nested is not None:
+                return await _run_graph(task, nested, arguments, context.stage, meter)
+            context.limit(timeout)
+            return _sealed(await _invoke(task, stage, arguments, context))
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise errors.wrap(error) from error
+        raise DeadlineExceeded(
+            f"it took longer than {seconds:g} s", hint="raise its timeout or give it less to do"
+        ) from None
+    except AdjoinError:
+        raise
+    except Exception as error:  # whatever the user's code raised
+        raise errors.wrap(error) from error
+
+
+async def _invoke(task: Task, stage: Stage, arguments: dict[str, Any], context: Context) -> Any:
+    call = stage.function.call
+    if call is None:
+        raise errors.NotFound(f"function {stage.function.ref!r} is not known to this worker")
+    positional = (context,) if stage.function.wants_context else ()
+    if inspect.iscoroutinefunction(call):
+        return await call(*positional, **arguments)
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(
+        task.surroundings.threads, lambda: run(call, *positional, **arguments)
+    )
+
+
+async def _all(work: Any) -> None:
+    """Run coroutines together; the first error cancels the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except* AdjoinError as failed:
+        first = failed.exceptions[0]
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from first.__cause__  # not from the group, which hides the cause
+
+
+def _sealed(value: Any) -> Any:
+    """Arrays that several stages will share must not be changed by one of them."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    return value

@@ -1,0 +1,67 @@
+"""The table of a run with fan-outs, loops and skipped stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import adjoin
+from adjoin.cli.report import RunReport
+from adjoin.types import (
+    Event,
+    StageCompleted,
+    StageFailed,
+    StageSkipped,
+    StageStarted,
+    Usage,
+)
+
+
+@adjoin.function
+def solve(part: int) -> int:
+    return part
+
+
+@adjoin.workflow
+def fan_out(n: int = 3) -> Any:
+    solved = solve.options(on_error="skip")(adjoin.each(n))
+    other = solve.options(when=adjoin.size(solved) > 5)(1)
+    return {"solved": solved, "other": other}
+
+
+def story(*told: tuple[str, Any, float]) -> RunReport:
+    report = RunReport(fan_out.graph)
+    for seq, (place, body, at) in enumerate(told):
+        report.add(Event(run="r", seq=seq, at=at, stage=place, attempt=1, body=body))
+    return report
+
+
+def test_calls_below_a_stage_are_one_row() -> None:
+    started = StageStarted(worker="w")
+    done = StageCompleted(worker="w", usage=Usage(generated=5))
+    report = story(
+        ("solved", started, 0.0),
+        ("solved[0]", started, 0.5),
+        ("solved[1]", started, 1.0),
+        ("solved[2]", started, 1.0),
+        ("solved[1]", done, 2.0),
+        ("solved[2]", StageFailed(error={}), 2.5),
+        ("solved[0]", done, 3.0),
+        ("solved", StageCompleted(worker="w", usage=Usage(generated=10)), 3.5),
+        ("other", StageSkipped(), 4.0),
+    )
+    solved, calls, other, _total = report.rows()
+    assert solved[:5] == ("solved", "solve", "", "w", "3.500")
+    assert calls[:5] == ("  solved[*] x3, 1 failed", "", "", "w", "2.500")
+    assert calls[7] == solved[7] == "10"
+    assert other[3] == "(skipped)"
+    (found,) = report.to_dict()["calls"]
+    assert (found["calls"], found["count"], found["failed"]) == ("solved[*]", 3, 1)
+
+
+def test_calls_of_nested_workflows_are_under_their_stage() -> None:
+    started = StageStarted(worker="w")
+    report = story(
+        ("solved[0]#1/draft[4]", started, 0.0),
+        ("solved[1]#2/draft[7]", started, 0.0),
+    )
+    assert [row[0] for row in report.rows()][:2] == ["solved", "  solved[*]#*/draft[*] x2"]

@@ -1,0 +1,113 @@
+"""A cluster of one process: the real driver and the real executor, with queues between them."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from random_graphs import resolve
+
+from adjoin.dag import Graph, from_wire
+from adjoin.errors import TransportError
+from adjoin.runtime import protocol as p
+from adjoin.runtime.policies.placement import Topology, Worker
+from adjoin.runtime.segment import SegmentRun
+from adjoin.settings import Settings
+from adjoin.transport import codec
+from adjoin.transport.codec import Encoded
+
+
+class InProcessCluster:
+    """What a :class:`~adjoin.runtime.driver.Driver` needs of a cluster."""
+
+    def __init__(self, workers: int = 2) -> None:
+        names = [f"worker-{n}" for n in range(workers)]
+        self.topology = Topology(1, tuple(Worker(name, name, "host") for name in names))
+        self.segments: set[SegmentRun] = set()
+
+    async def ready(self) -> Topology:
+        return self.topology
+
+    async def open(self, worker: str, operation: str, message: p.Message) -> Any:
+        assert isinstance(message, p.Open)
+        return _Conversation(self, worker, message)
+
+    async def pull(self, ref: p.Ref) -> Encoded:
+        for segment in self.segments:
+            if (value := segment.held(ref.id)) is not None:
+                return value
+        raise TransportError("the value is gone")
+
+
+class _World:
+    """A worker, as a segment sees it."""
+
+    def __init__(self, cluster: InProcessCluster, name: str) -> None:
+        self.name = self.address = name
+        self.threads: Executor = ThreadPoolExecutor(2)
+        self.pull = cluster.pull
+
+    def model(self, *_: Any) -> Any:
+        raise AssertionError("no models here")
+
+    collection = model
+
+
+class _Conversation:
+    """Both ends of a segment's connection; the driver holds it as its channel."""
+
+    def __init__(self, cluster: InProcessCluster, worker: str, opened: p.Open) -> None:
+        self._cluster = cluster
+        self._opened = opened
+        self._to_driver: asyncio.Queue[bytes] = asyncio.Queue()
+        self._world = _World(cluster, worker)
+        self._segment: SegmentRun | None = None
+        self._to_driver.put_nowait(p.pack(p.NeedGraph()))
+
+    async def send(self, messages: list[bytes], buffers: Any = ()) -> None:
+        for message in messages:
+            decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
+            match decoded:
+                case p.Define():
+                    self._begin(from_wire(decoded.graph, resolve))
+                case p.Feed():
+                    self._open_segment.feed(decoded)
+                case p.Retry(stage=stage, attempt=attempt):
+                    self._open_segment.retry(stage, attempt)
+                case p.Close():
+                    await self._end()
+
+    async def receive(self) -> tuple[list[bytes], list[memoryview]]:
+        return [await self._to_driver.get()], []
+
+    def release(self) -> None:
+        self._world.threads.shutdown(wait=False)
+
+    abort = release
+
+    @property
+    def _open_segment(self) -> SegmentRun:
+        assert self._segment is not None
+        return self._segment
+
+    def _begin(self, graph: Graph) -> None:
+        self._segment = SegmentRun(
+            run=self._opened.run,
+            graph=graph,
+            attempts=self._opened.attempts,
+            exports=frozenset(self._opened.exports),
+            inputs=codec.decode(self._opened.inputs),
+            world=self._world,
+            limits=Settings(inline_bytes=64),
+            send=lambda message: self._to_driver.put_nowait(p.pack(message)),
+        )
+        self._cluster.segments.add(self._segment)
+        self._segment.start()
+
+    async def _end(self) -> None:
+        if self._segment is not None:
+            await self._segment.close()
+            self._cluster.segments.discard(self._segment)
+        self._to_driver.put_nowait(p.pack(p.Closed()))
