@@ -50,12 +50,14 @@ class Token(msgspec.Struct, frozen=True):
         ids: the token ids behind ``text``, in order.
         choice: which of ``n`` samples it belongs to.
         logprob: sum of the natural log-probabilities of ``ids`` when they were asked for.
+        reasoning: whether it belongs to the thoughts before the answer, not to the answer.
     """
 
     text: str
     ids: tuple[int, ...] = ()
     choice: int = 0
     logprob: float | None = None
+    reasoning: bool = False
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,13 +101,33 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished sample. ``finish_reason`` is stop, length or abort."""
+    """One finished sample. ``finish_reason`` is stop, length or abort.
+
+    ``reasoning`` holds the thoughts of a model that thinks before it answers; they are no part of
+    ``text``, but ``tokens`` and ``logprob`` cover them.
+    """
 
     text: str
     finish_reason: str = "stop"
     choice: int = 0
     tokens: int = 0
     logprob: float | None = None
+    reasoning: str = ""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A model's wish to have a function called; the arguments fit the function's schema."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a model with tools answers: text, calls, or both."""
+
+    content: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 # --- Events: the only thing a run emits. ----------------------------------------------------------
@@ -257,16 +279,42 @@ class ModelClient(Protocol):
         """
         ...
 
+    async def capabilities(self) -> frozenset[str]:
+        """What the model can do: ``embed``, ``generate``, ``score``; ``schema`` when its answers
+        can be held to a JSON Schema while they are generated.
+
+        Raises:
+            ModelError: the model cannot be had.
+        """
+        ...
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """How well each text answers the query, larger is better; one scale for one model.
+
+        Raises:
+            EngineError: the replica failed.
+            ModelError: the model cannot be had or does not score.
+        """
+        ...
+
     def generate(
-        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
+        self,
+        prompt: str | Sequence[Message],
+        sampling: Sampling,
+        *,
+        raw: bool = False,
+        schema: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Token | Generation]:
         """Tokens as they come, then one :class:`Generation` for each of ``sampling.n`` samples.
 
         A string prompt is one user turn, put through the model's chat template where it has one;
-        ``raw`` sends it untouched. Closing the iterator aborts the generation.
+        ``raw`` sends it untouched. ``tools`` are shown to the model in its template's own way.
+        Closing the iterator aborts the generation.
 
         Raises:
-            InputError: the prompt is empty or longer than the model's context.
+            InputError: the prompt is empty or longer than the model's context, or there is a
+                ``schema`` and the engine has no grammars.
             EngineError: the replica failed.
             ModelError: the model cannot be had or does not generate.
         """

@@ -60,4 +60,5 @@ def test_every_error_is_public() -> None:
 
 
 def test_built_in_functions() -> None:
-    assert sorted(adjoin.functions.BUILTINS) == ["chunk", "embed", "generate", "prompt", "retrieve"]
+    named = "chunk embed generate parse prompt rerank retrieve select vote"
+    assert sorted(adjoin.functions.BUILTINS) == named.split()

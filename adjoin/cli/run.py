@@ -163,7 +163,8 @@ class _View:
             case Tokens(tokens=tokens) if event.stage in self._answers and not self._silent:
                 self._stage = self._stage or event.stage
                 if event.stage == self._stage:
-                    self._write("".join(token.text for token in tokens if token.choice == 0))
+                    said = (token for token in tokens if token.choice == 0 and not token.reasoning)
+                    self._write("".join(token.text for token in said))
             case ModelLoading(model=model, phase=phase) if not self._text:
                 self._activity.say(f"{event.stage}: {model} ({phase})")
             case Progress() as progress if not self._text:

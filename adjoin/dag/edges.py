@@ -146,7 +146,7 @@ def _bound_types(stage: Stage, types: Mapping[str, DataType]) -> dict[str, DataT
             over = type_of_binding(stage.each.over, types)
             found[stage.each.name] = over.args[0] if over.kind == "list" else dt.ANY
     if stage.repeat is not None:
-        found |= {RESULT: stage.function.returns, ITERATION: dt.INTEGER}
+        found |= {RESULT: stage.result, ITERATION: dt.INTEGER}
     return found
 
 
@@ -225,16 +225,16 @@ def _check_repeat(stage: Stage) -> None:
                 f"{function.name!r} takes no argument {repeat.carry[:80]!r}",
                 hint=suggest(repeat.carry, known),
             )
-        given: Mapping[str, DataType] = {repeat.carry: function.returns}
-    elif function.returns.kind not in ("any", "dict", "struct"):
+        given: Mapping[str, DataType] = {repeat.carry: stage.result}
+    elif stage.result.kind not in ("any", "dict", "struct"):
         raise GraphError(
-            f"{function.name!r} gives {function.returns}, which has no parts to carry by name",
+            f"{function.name!r} gives {stage.result}, which has no parts to carry by name",
             hint="name the argument that it becomes: carry",
         )
     else:
-        given = dict(function.returns.fields or ())
+        given = dict(stage.result.fields or ())
         names = known.keys() | stage.bindings.keys()
-        if function.returns.fields is not None and not given.keys() & names:
+        if stage.result.fields is not None and not given.keys() & names:
             raise GraphError(
                 f"{function.name!r} gives {', '.join(given) or 'nothing'}, none of which is an "
                 "argument: nothing would change from one iteration to the next",

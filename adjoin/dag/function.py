@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 import msgspec
 
@@ -70,6 +70,9 @@ class Trace(Protocol):
     ) -> Any: ...
 
 
+#: The type of what a stage's calls give, from its bindings; DefinitionError when these are wrong.
+ResultType: TypeAlias = Callable[[Mapping[str, Any]], DataType]
+
 #: The trace that calls of functions go to; None outside of a workflow.
 tracing: ContextVar[Trace | None] = ContextVar("adjoin_tracing", default=None)
 
@@ -90,6 +93,7 @@ class Function:
         call: the Python callable; no part of the function's identity.
         graph: the workflow that this is, with ref ``workflow:name`` and the graph's version as its
             digest; None for a function of one callable.
+        result: the type of the result where that depends on a stage's arguments.
     """
 
     name: str
@@ -104,6 +108,7 @@ class Function:
     description: str = ""
     call: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
     graph: Graph | None = field(default=None, compare=False, repr=False)
+    result: ResultType | None = field(default=None, compare=False, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.ref, self.digest))
@@ -225,12 +230,17 @@ def function(
 
 
 def builtin(
-    call: Callable[..., Any], *, needs: Needs | None = None, policy: Policy | None = None
+    call: Callable[..., Any],
+    *,
+    needs: Needs | None = None,
+    policy: Policy | None = None,
+    result: ResultType | None = None,
 ) -> Function:
     """A built-in function: its ref is its name, which is what workflow texts use."""
     _require_function(call)
     name = call.__name__
-    return from_callable(call, name=name, ref=name, needs=needs, policy=policy or Policy())
+    policy = policy or Policy()
+    return from_callable(call, name=name, ref=name, needs=needs, policy=policy, result=result)
 
 
 def _require_function(call: Callable[..., Any]) -> str:
@@ -254,6 +264,7 @@ def from_callable(
     policy: Policy,
     needs: Needs | None = None,
     local: dict[str, Any] | None = None,
+    result: ResultType | None = None,
 ) -> Function:
     """The function behind a callable's signature."""
     hints = hints_of(call, local)
@@ -274,6 +285,7 @@ def from_callable(
         digest=digest_of(call),
         description=(inspect.getdoc(call) or "").partition("\n\n")[0],
         call=call,
+        result=result,
     )
     # help() and inspect.signature() then show the function that the user wrote
     for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):

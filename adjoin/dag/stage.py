@@ -15,7 +15,7 @@ from adjoin.dag.datatypes import DataType
 from adjoin.dag.function import Function, Policy
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.values import conform
-from adjoin.errors import InputError
+from adjoin.errors import DefinitionError, GraphError, InputError
 
 NO_NAMES: frozenset[str] = frozenset()
 
@@ -93,10 +93,26 @@ class Stage:
             bound = found.default
         return bound.value if isinstance(bound, Literal) else None
 
+    @functools.cached_property
+    def result(self) -> DataType:
+        """The type that one call of the function gives, with these arguments.
+
+        Raises:
+            GraphError: arguments on which it depends are wrong.
+        """
+        if self.function.result is None:
+            return self.function.returns
+        try:
+            return self.function.result(self.bindings)
+        except DefinitionError as error:
+            where = f"stage {self.id!r}, {error.where}" if error.where else f"stage {self.id!r}"
+            message = f"{where}: {error.message}"
+            raise GraphError(message, hint=error.hint, stage=self.id) from None
+
     @property
     def returns(self) -> DataType:
         """The type of the stage's value where it is not skipped."""
-        found = self.function.returns
+        found = self.result
         if self.each is None:
             return found
         collects = self.each.on_error == "collect"

@@ -12,7 +12,9 @@ from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template
 from adjoin.dag.binding import Binding, Reference, container, literal
 from adjoin.dag.build import signature
+from adjoin.dag.classes import is_data_class, json_schema_of
 from adjoin.dag.control import AT_ONCE, ITERATION, RESULT, Each, Repeat
+from adjoin.dag.datatypes import DataType
 from adjoin.dag.function import Function, Options, Use
 from adjoin.dag.names import INPUTS, RESERVED
 from adjoin.dag.source import assigned_name, caller, location
@@ -49,15 +51,21 @@ class Recorder:
             parameter = function.parameter(name)
             template = parameter is not None and dt.accepts(parameter.type, "template")
             bindings[name] = self._template(value, place) if template else self.bind(value, place)
-        stage = self._constructed(Stage(id, function, bindings, use.policy), given, use, place)
+        plain = Stage(id, function, bindings, use.policy)
+        try:
+            stage = self._constructed(plain, given, use, place)
+            symbol = Symbol(Reference(id), stage.returns)
+        except GraphError as error:
+            error.where = error.where or place
+            raise
         self.stages[id] = stage
         self.places[id] = place
-        return Symbol(Reference(id), stage.returns)
+        return symbol
 
     def _constructed(self, stage: Stage, given: Mapping[str, Any], use: Use, place: str) -> Stage:
         """The stage with its condition, fan-out and loop."""
         when, until = use.options.get("when"), use.options.get("repeat")
-        condition = None if until is None else _condition(until, stage.function)
+        condition = None if until is None else _condition(until, stage.result)
         elements = elements_of([*given.values(), condition])
         if (over := use.options.get("each")) is not None:
             elements |= elements_of(over) or elements_of(each(over))
@@ -131,6 +139,8 @@ class Recorder:
                 return container([self.bind(item, place) for item in value])
             if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
                 return container({key: self.bind(item, place) for key, item in value.items()})
+            if is_data_class(value):
+                return literal(json_schema_of(value))
             return literal(value)
         except GraphError as error:
             error.where = error.where or place
@@ -139,10 +149,10 @@ class Recorder:
             raise GraphError("a constant is nested too deeply", where=place) from None
 
 
-def _condition(until: Until, function: Function) -> Any:
+def _condition(until: Until, result: DataType) -> Any:
     """What the loop's condition says of symbols for a result and its number."""
     symbols = (
-        Symbol(Reference(RESULT), function.returns),
+        Symbol(Reference(RESULT), result),
         Symbol(Reference(ITERATION), dt.INTEGER),
     )
     return until.condition(*symbols[: len(inspect.signature(until.condition).parameters)])

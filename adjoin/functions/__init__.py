@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from adjoin.functions.builtin import BUILTINS, chunk, embed, generate, prompt, retrieve
+from adjoin.functions.builtin import (
+    BUILTINS,
+    chunk,
+    embed,
+    generate,
+    parse,
+    prompt,
+    rerank,
+    retrieve,
+    select,
+    vote,
+)
 
-__all__ = ["BUILTINS", "chunk", "embed", "generate", "prompt", "retrieve"]
+__all__ = [
+    "BUILTINS",
+    "chunk",
+    "embed",
+    "generate",
+    "parse",
+    "prompt",
+    "rerank",
+    "retrieve",
+    "select",
+    "vote",
+]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from adjoin.dag import ModelSpec
 from adjoin.errors import InputError
@@ -37,8 +37,20 @@ class LinkedModel:
     async def embed(self, texts: Sequence[str]) -> Vector:
         return await (await self._model()).embed(texts)
 
+    async def capabilities(self) -> frozenset[str]:
+        return await (await self._model()).capabilities()
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        return await (await self._model()).score(query, texts)
+
     async def generate(
-        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
+        self,
+        prompt: str | Sequence[Message],
+        sampling: Sampling,
+        *,
+        raw: bool = False,
+        schema: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Token | Generation]:
         most = self._agent.settings.max_new_tokens
         if sampling.max_tokens > most:
@@ -46,7 +58,9 @@ class LinkedModel:
                 f"max_tokens is {sampling.max_tokens}, the most is {most}",
                 hint="ask for fewer, or raise max_new_tokens",
             )
-        stream = (await self._model()).generate(prompt, sampling, raw=raw)
+        stream = (await self._model()).generate(
+            prompt, sampling, raw=raw, schema=schema, tools=tools
+        )
         async with contextlib.aclosing(stream) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 yield piece

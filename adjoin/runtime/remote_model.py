@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from adjoin.functions.engines.base import (
     EmbedRequest,
     Finished,
     GenerateRequest,
+    Output,
+    Scored,
+    ScoreRequest,
 )
 from adjoin.runtime.replica_link import ReplicaLink
 from adjoin.types import Body, Generation, Message, Sampling, Token, Usage, Used, Vector
@@ -24,6 +28,8 @@ from adjoin.types import Body, Generation, Message, Sampling, Token, Usage, Used
 _TEXTS = 64
 #: Pieces in flight: enough that the replica never waits for the next.
 _PIECES = 2
+
+_Answer = TypeVar("_Answer", Embedded, Scored)
 
 
 class FindReplica(Protocol):
@@ -40,35 +46,50 @@ class RemoteModel:
         self._find = find
         self._observe = observe
 
+    async def capabilities(self) -> frozenset[str]:
+        """What the model can do. See :class:`adjoin.types.ModelClient`."""
+        link, _ = await self._find()
+        return frozenset(link.started.capabilities)
+
     async def embed(self, texts: Sequence[str]) -> Vector:
         """Unit vectors, float32 ``[len(texts), d]``. See :class:`adjoin.types.ModelClient`."""
         if isinstance(texts, str):
             raise InputError("embed takes a list of texts, not one text")
         link, waited = await self._replica("embed")
-        began = time.perf_counter()
-        gate = asyncio.Semaphore(_PIECES)
-        usages: list[Usage] = []
-        pieces = [list(texts[at : at + _TEXTS]) for at in range(0, len(texts), _TEXTS)]
-        work = [asyncio.create_task(self._embed(link, piece, gate, usages)) for piece in pieces]
-        try:
-            vectors = await asyncio.gather(*work)
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
-            self._used(sum(usages, Usage()), began, waited)
-        if not vectors:
+        requests = [EmbedRequest(id="", texts=piece) for piece in _pieces(texts)]
+        answers = await self._bulk(link, waited, requests, Embedded)
+        if not answers:
             return np.empty((0, link.started.dimension), dtype=np.float32)
-        return np.concatenate(vectors)
+        return np.concatenate([answer.vectors for answer in answers])
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """A score for each text. See :class:`adjoin.types.ModelClient`."""
+        link, waited = await self._replica("score")
+        requests = [ScoreRequest(id="", query=query, texts=piece) for piece in _pieces(texts)]
+        answers = await self._bulk(link, waited, requests, Scored)
+        return [score for answer in answers for score in answer.scores]
 
     async def generate(
-        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
+        self,
+        prompt: str | Sequence[Message],
+        sampling: Sampling,
+        *,
+        raw: bool = False,
+        schema: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> AsyncIterator[Token | Generation]:
         """Tokens, then the samples. See :class:`adjoin.types.ModelClient`."""
         link, waited = await self._replica("generate")
         began = time.perf_counter()
-        content = prompt if isinstance(prompt, str) else list(prompt)
-        call = link.begin(GenerateRequest(id="", prompt=content, sampling=sampling, raw=raw))
+        request = GenerateRequest(
+            id="",
+            prompt=prompt if isinstance(prompt, str) else list(prompt),
+            sampling=sampling,
+            raw=raw,
+            schema="" if schema is None else json.dumps(schema),
+            tools=[dict(tool) for tool in tools],
+        )
+        call = link.begin(request)
         try:
             while isinstance(output := await call.next(), Delta):
                 for token in output.tokens:
@@ -90,19 +111,48 @@ class RemoteModel:
             )
         return link, waited
 
-    async def _embed(
-        self, link: ReplicaLink, texts: list[str], gate: asyncio.Semaphore, usages: list[Usage]
-    ) -> Vector:
-        async with gate:
-            call = link.begin(EmbedRequest(id="", texts=texts))
-            try:
-                output = await call.next()
-            finally:
-                usages.append(await call.end())
-        if not isinstance(output, Embedded):
-            raise ModelError("the engine answered an embedding with text", where=self.name)
-        return output.vectors
+    async def _bulk(
+        self,
+        link: ReplicaLink,
+        waited: float,
+        requests: Sequence[EmbedRequest | ScoreRequest],
+        wanted: type[_Answer],
+    ) -> list[_Answer]:
+        """The answers to requests of which a few are in flight at a time, in order."""
+        began = time.perf_counter()
+        gate = asyncio.Semaphore(_PIECES)
+        usages: list[Usage] = []
+        work = [asyncio.create_task(_ask(link, each, gate, usages)) for each in requests]
+        try:
+            outputs = await asyncio.gather(*work)
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            self._used(sum(usages, Usage()), began, waited)
+        answers = [output for output in outputs if isinstance(output, wanted)]
+        if len(answers) != len(outputs):
+            raise ModelError("the engine gave no answer of that kind", where=f"model {self.name!r}")
+        return answers
 
     def _used(self, usage: Usage, began: float, waited: float) -> None:
         times = Usage(seconds=time.perf_counter() - began, cold_start_seconds=waited)
         self._observe(Used(model=self.name, usage=usage + times))
+
+
+async def _ask(
+    link: ReplicaLink,
+    request: EmbedRequest | ScoreRequest,
+    gate: asyncio.Semaphore,
+    usages: list[Usage],
+) -> Output:
+    async with gate:
+        call = link.begin(request)
+        try:
+            return await call.next()
+        finally:
+            usages.append(await call.end())
+
+
+def _pieces(texts: Sequence[str]) -> list[list[str]]:
+    return [list(texts[at : at + _TEXTS]) for at in range(0, len(texts), _TEXTS)]

@@ -16,7 +16,15 @@ from adjoin.functions.engines.base import (
     Output,
     Request,
 )
-from adjoin.runtime.policies.batching import Limits, admit, refusal, weight
+from adjoin.runtime.policies.batching import (
+    Limits,
+    Waiting,
+    admit,
+    refusal,
+    shared_prompt,
+    weight,
+)
+from adjoin.runtime.samples import Samples
 
 
 class Deliver(Protocol):
@@ -35,8 +43,12 @@ class StepLoop:
         self._log = log
         self._inbox: deque[Request | str] = deque()
         self._arrived = threading.Event()
-        self._waiting: deque[Request] = deque()
-        self._running: dict[str, int] = {}
+        self._samples = Samples()
+        #: In order of arrival, and by id what is inside: each with what admission looks at.
+        self._waiting: dict[str, tuple[Request, Waiting]] = {}
+        self._running: dict[str, Waiting] = {}
+        #: Those inside that have no token yet.
+        self._silent: set[str] = set()
 
     @property
     def queued(self) -> int:
@@ -82,8 +94,8 @@ class StepLoop:
             except Exception as error:
                 raise self._lost(error, outputs) from error
         self._settle(outputs)
-        if outputs:
-            self._deliver(outputs)
+        if joined := self._samples.join(outputs):
+            self._deliver(joined)
 
     def _take_in(self) -> list[Output]:
         outputs: list[Output] = []
@@ -91,37 +103,56 @@ class StepLoop:
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, str):
-                aborted.append(item)
+                aborted += self._samples.members(item)
             elif (refused := refusal(len(self._waiting), self._limits)) is not None:
                 outputs.append(Failed.of(item.id, refused))
             else:
-                self._waiting.append(item)
+                outputs += self._enqueue(item)
         if aborted:
-            outputs += self._withdraw(set(aborted))
+            outputs += self._withdraw(aborted)
             outputs += self._engine.abort([id for id in aborted if id in self._running])
         return outputs
 
-    def _withdraw(self, ids: set[str]) -> list[Output]:
-        withdrawn = [request for request in self._waiting if request.id in ids]
-        for request in withdrawn:
-            self._waiting.remove(request)
-        return [Finished(id=request.id) for request in withdrawn]
+    def _enqueue(self, request: Request) -> list[Output]:
+        try:
+            samples = self._samples.split(request)
+        except AdjoinError as error:
+            return [Failed.of(request.id, error)]
+        prompt = shared_prompt(request)
+        for sample in samples:
+            self._waiting[sample.id] = (sample, Waiting(weight(sample), prompt))
+        return []
+
+    def _withdraw(self, ids: list[str]) -> list[Output]:
+        return [Finished(id=id) for id in ids if self._waiting.pop(id, None) is not None]
 
     def _admit(self) -> list[Output]:
-        sizes = [weight(request) for request in self._waiting]
+        queue = list(self._waiting.values())
+        entering = admit(
+            [entry for _, entry in queue],
+            sum(entry.size for entry in self._running.values()),
+            self._limits,
+            prefilling={self._running[id].prompt for id in self._silent},
+            computed={
+                entry.prompt for id, entry in self._running.items() if id not in self._silent
+            },
+        )
         outputs: list[Output] = []
-        for size in sizes[: admit(sizes, sum(self._running.values()), self._limits)]:
-            request = self._waiting.popleft()
+        for at in entering:
+            request, entry = queue[at]
+            del self._waiting[request.id]
             try:
                 self._engine.add(request)
             except AdjoinError as error:
                 outputs.append(Failed.of(request.id, error))
             else:
-                self._running[request.id] = size
+                self._running[request.id] = entry
+                self._silent.add(request.id)
         return outputs
 
     def _settle(self, outputs: list[Output]) -> None:
         for output in outputs:
+            self._silent.discard(output.id)
             if not isinstance(output, Delta):
                 self._running.pop(output.id, None)
 
@@ -129,9 +160,10 @@ class StepLoop:
         """Tell everyone; the process ends next, since nothing in the engine can be trusted."""
         lost = _describe(error, self._log)
         told = {output.id for output in outputs if not isinstance(output, Delta)}
-        waiting = [item.id for item in (*self._waiting, *self._inbox) if not isinstance(item, str)]
-        outputs += [Failed.of(id, lost) for id in (*self._running, *waiting) if id not in told]
-        self._deliver(outputs, last=True)
+        coming = [item.id for item in self._inbox if not isinstance(item, str)]
+        known = (*self._running, *self._waiting, *coming)
+        outputs += [Failed.of(id, lost) for id in known if id not in told]
+        self._deliver(self._samples.join(outputs), last=True)
         return lost
 
 

@@ -12,7 +12,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from adjoin.functions.engines.base import EmbedRequest, GenerateRequest, LoadSpec, Output
+from adjoin.functions.engines.base import (
+    EmbedRequest,
+    GenerateRequest,
+    LoadSpec,
+    Output,
+    ScoreRequest,
+)
 from adjoin.types import Scalar
 
 
@@ -179,7 +185,7 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
 
 
-CallMessage: TypeAlias = GenerateRequest | EmbedRequest | Abort
+CallMessage: TypeAlias = GenerateRequest | EmbedRequest | ScoreRequest | Abort
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,15 @@ _PLAIN_DTYPES = frozenset("biufcSU")
 
 _STRUCTS: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
-    for kind in (types.Passage, types.Message, types.Token, types.Usage, types.Generation)
+    for kind in (
+        types.Passage,
+        types.Message,
+        types.Token,
+        types.Usage,
+        types.Generation,
+        types.ToolCall,
+        types.Reply,
+    )
 }
 _BASES: tuple[type[Any], ...] = (int, float, str, list, dict)
 _SCALARS = (str, int, float, bool, type(None))

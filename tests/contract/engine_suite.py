@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -17,6 +20,8 @@ from adjoin.functions.engines.base import (
     Finished,
     GenerateRequest,
     Output,
+    Scored,
+    ScoreRequest,
 )
 from adjoin.types import Message, Sampling, Token, Vector
 
@@ -58,7 +63,8 @@ def check_stream(outputs: Sequence[Output], id: str) -> None:
     tokens = [token for output in mine if isinstance(output, Delta) for token in output.tokens]
     for generation in end.generations:
         own = [token for token in tokens if token.choice == generation.choice]
-        assert "".join(token.text for token in own) == generation.text
+        for reasoning, text in ((False, generation.text), (True, generation.reasoning)):
+            assert "".join(t.text for t in own if t.reasoning is reasoning) == text
         assert sum(len(token.ids) for token in own) == generation.tokens
 
 
@@ -67,9 +73,35 @@ def tokens_of(outputs: Sequence[Output], id: str) -> list[Token]:
 
 
 def _request(id: str, prompt: str | list[Message], **sampling: object) -> GenerateRequest:
-    raw = bool(sampling.pop("raw", False))
+    asked: Any = {
+        name: sampling.pop(name) for name in ("raw", "schema", "tools") if name in sampling
+    }
     settings = Sampling(**{"max_tokens": 16, **sampling})  # type: ignore[arg-type]
-    return GenerateRequest(id=id, prompt=prompt, sampling=settings, raw=raw)
+    return GenerateRequest(id=id, prompt=prompt, sampling=settings, **asked)
+
+
+#: Nested objects, enums, numbers and lists, all bounded: no answer can be too long.
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "colour": {"enum": ["red", "green", "blue"]},
+        "size": {
+            "type": "object",
+            "properties": {
+                "width": {"type": "integer", "minimum": 0, "maximum": 99},
+                "unit": {"enum": ["cm", "m"]},
+            },
+            "required": ["width", "unit"],
+        },
+        "tags": {"type": "array", "items": {"enum": ["old", "new"]}, "maxItems": 3},
+    },
+    "required": ["name", "colour", "size", "tags"],
+}
+TOOL = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 class GenerationContract:
@@ -149,6 +181,28 @@ class GenerationContract:
         assert [ends[id].generations for id in ids] == alone
         for id in ids:
             check_stream(outputs, id)
+
+    def test_an_answer_fits_its_schema_or_the_engine_says_that_it_cannot(
+        self, engine: Engine
+    ) -> None:
+        text = json.dumps(SCHEMA)
+        if "schema" not in engine.capabilities:
+            with pytest.raises(InputError, match="schema"):
+                engine.add(_request("a", PROMPT, schema=text))
+            return
+        engine.add(_request("a", PROMPT, schema=text, max_tokens=200, temperature=1.0, seed=1))
+        engine.add(_request("free", PROMPT, max_tokens=4))
+        ends = {o.id: o for o in drive(engine, ["a", "free"]) if isinstance(o, Finished)}
+        jsonschema.validate(json.loads(ends["a"].generations[0].text), SCHEMA)
+        assert ends["free"].generations[0].tokens == 4
+
+    def test_tools_are_taken(self, engine: Engine) -> None:
+        assert ask(engine, PROMPT, tools=[TOOL]).generations[0].tokens > 0
+
+    def test_texts_are_not_scored_by_what_cannot(self, engine: Engine) -> None:
+        if "score" not in engine.capabilities:
+            with pytest.raises(AdjoinError):
+                engine.add(ScoreRequest(id="s", query="x", texts=["y"]))
 
     def test_an_abort_says_what_was_used_and_frees_the_request(self, engine: Engine) -> None:
         engine.add(_request("long", PROMPT, max_tokens=64))
@@ -261,6 +315,52 @@ class EmbeddingContract:
         (aborted,) = engine.abort(["gone"])
         assert aborted == Finished(id="gone")
         assert [output.id for output in drive(engine, ["kept"])] == ["kept"]
+        assert engine.stats().running == 0
+
+
+class ScoringContract:
+    """For engines that score."""
+
+    @classmethod
+    def load(cls) -> Engine:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[Engine]:
+        loaded = cls.load()
+        yield loaded
+        loaded.close()
+
+    def score(self, engine: Engine, query: str, texts: Sequence[str]) -> tuple[float, ...]:
+        engine.add(ScoreRequest(id="s", query=query, texts=list(texts)))
+        (output,) = drive(engine, ["s"])
+        assert isinstance(output, Scored), _reason(output)
+        return output.scores
+
+    def test_a_score_for_each_text_whatever_is_beside_it(self, engine: Engine) -> None:
+        texts = ["rain falls", "a long text about something else " * 9, "tax"] * 8
+        together = self.score(engine, "rain today", texts)
+        alone = [self.score(engine, "rain today", [text])[0] for text in texts[:3]]
+        np.testing.assert_allclose(together, alone * 8, atol=1e-4)
+
+    def test_work_of_several_requests_is_kept_apart(self, engine: Engine) -> None:
+        first, second = (self.score(engine, query, ["rain falls"]) for query in ("rain", "tax"))
+        engine.add(ScoreRequest(id="one", query="rain", texts=["rain falls"]))
+        engine.add(ScoreRequest(id="two", query="tax", texts=["rain falls"]))
+        outputs = drive(engine, ["one", "two"])
+        found = {output.id: output.scores for output in outputs if isinstance(output, Scored)}
+        np.testing.assert_allclose([found["one"], found["two"]], [first, second], atol=1e-4)
+
+    def test_tokens_are_counted_and_an_abort_is_forgotten(self, engine: Engine) -> None:
+        before = engine.stats().embedded_tokens
+        engine.add(ScoreRequest(id="gone", query="x", texts=["y"]))
+        engine.add(ScoreRequest(id="kept", query="x", texts=["one two three"]))
+        assert engine.abort(["gone"]) == [Finished(id="gone")]
+        (output,) = drive(engine, ["kept"])
+        assert isinstance(output, Scored)
+        assert output.usage.embedded >= 3
+        assert engine.stats().embedded_tokens - before == output.usage.embedded
         assert engine.stats().running == 0
 
 

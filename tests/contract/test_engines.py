@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from engine_suite import EmbeddingContract, GenerationContract
+from engine_suite import EmbeddingContract, GenerationContract, ScoringContract
 
 from adjoin.functions.engines import Engine, LoadSpec, find
 from adjoin.functions.models import ModelStore
@@ -39,6 +42,12 @@ class TestFakeEmbedding(EmbeddingContract):
         return load(LoadSpec(model="m", engine="fake"))
 
 
+class TestFakeScoring(ScoringContract):
+    @classmethod
+    def load(cls) -> Engine:
+        return load(LoadSpec(model="m", engine="fake"))
+
+
 @pytest.mark.models
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings(_THEIRS)
@@ -67,3 +76,70 @@ class TestTransformersEmbedding(EmbeddingContract):
     def load(cls) -> Engine:
         pytest.importorskip("sentence_transformers")
         return load(real("transformers", "minilm"))
+
+
+@pytest.mark.models
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
+class TestLateInteraction(ScoringContract):
+    """An embedding model that compares token by token."""
+
+    @classmethod
+    def load(cls) -> Engine:
+        pytest.importorskip("sentence_transformers")
+        return load(real("transformers", "minilm"))
+
+    def test_the_text_that_answers_scores_most(self, engine: Engine) -> None:
+        texts = ["The tax form is due in May.", "Rain is water that falls from clouds.", "Hello"]
+        scores = self.score(engine, "Where does rain come from?", texts)
+        assert scores.index(max(scores)) == 1
+        assert all(-1.001 <= score <= 1.001 for score in scores)
+
+
+@pytest.mark.models
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings(_THEIRS)
+class TestCrossEncoder(ScoringContract):
+    """A small one with random weights: what it says means nothing, but it is always the same."""
+
+    @classmethod
+    def load(cls) -> Engine:
+        pytest.importorskip("sentence_transformers")
+        import tempfile
+
+        path = Path(tempfile.mkdtemp(prefix="adjoin-cross-encoder-"))
+        make_cross_encoder(path)
+        files = ModelStore(Settings.load().home).resolve(str(path))
+        assert files.kind == "score"
+        spec = LoadSpec(model="c", engine="transformers", kind="score", path=str(files.path))
+        return load(spec)
+
+    def test_scores_differ_by_text(self, engine: Engine) -> None:
+        assert len(set(self.score(engine, "rain", ["rain falls", "tax form"]))) == 2
+
+
+def make_cross_encoder(path: Path, labels: int = 1) -> None:
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *["rain", "falls", "tax", "form", "a", "long", "text"],
+    ]
+    (path / "vocab.txt").write_text("\n".join(words))
+    tokenizer: Any = BertTokenizerFast(vocab_file=str(path / "vocab.txt"), model_max_length=64)
+    tokenizer.save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        num_labels=labels,
+        initializer_range=0.5,
+    )
+    BertForSequenceClassification(config).save_pretrained(path)

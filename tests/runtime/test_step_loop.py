@@ -142,4 +142,73 @@ def test_deltas_of_a_turn_come_before_its_ends() -> None:
     loop = loop_with(sink)
     loop.submit(generate("a", "one", n=2))
     loop.turn()
-    assert [type(output) for output in sink.outputs] == [Delta, Finished]
+    assert [type(output) for output in sink.outputs] == [Delta, Delta, Finished]
+
+
+LONG = "a prompt that is worth waiting for " * 10
+
+
+def test_of_equal_prompts_one_is_computed_while_the_others_wait() -> None:
+    sink = Sink()
+    loop = loop_with(sink)
+    for id in "abc":
+        loop.submit(generate(id, LONG))
+    loop.submit(generate("other", "x y"))
+    loop.turn()
+    assert (sink.of("a"), sink.of("b"), sink.of("other")) == (["Delta"], [], ["Delta"])
+    assert (loop.running, loop.queued) == (2, 2)
+    loop.turn()
+    assert (sink.of("b"), sink.of("c")) == (["Delta"], ["Delta"])
+
+
+def test_when_the_first_is_aborted_the_next_computes_the_prompt() -> None:
+    sink = Sink()
+    loop = loop_with(sink, first_token_s=30.0)
+    for id in "ab":
+        loop.submit(generate(id, LONG))
+    loop.submit(generate("soon", LONG + "!"))
+    loop.abort("a")
+    loop.abort("soon")
+    loop._engine.interrupt()
+    loop.turn()
+    assert loop.running == 1
+    assert sink.of("a") == sink.of("soon") == ["Finished"]
+    loop.abort("b")
+    loop.turn()
+    assert (loop.running, loop.queued) == (0, 0)
+
+
+def test_samples_enter_as_there_is_room_and_end_as_one_request() -> None:
+    sink = Sink()
+    loop = loop_with(sink, max_num_seqs=2)
+    loop.submit(generate("a", "x y", n=5))
+    while not sink.of("a").count("Finished"):
+        loop.turn()
+        assert loop.running <= 2
+    end = sink.outputs[-1]
+    assert isinstance(end, Finished)
+    assert [each.choice for each in end.generations] == [0, 1, 2, 3, 4]
+    assert end.usage.generated == 10
+
+
+def test_an_abort_ends_all_samples_also_those_that_wait() -> None:
+    sink = Sink()
+    loop = loop_with(sink, max_num_seqs=2)
+    loop.submit(generate("a", "x y z", n=5))
+    loop.turn()
+    loop.abort("a")
+    loop.turn()
+    assert sink.of("a").count("Finished") == 1
+    assert (loop.running, loop.queued) == (0, 0)
+    assert loop.totals().running == 0
+
+
+def test_when_the_engine_is_lost_a_group_is_told_once() -> None:
+    sink = Sink()
+    loop = loop_with(sink, out_of_memory_after=2, max_num_seqs=2)
+    loop.submit(generate("a", "x y z", n=5))
+    loop.turn()
+    with pytest.raises(EngineError):
+        loop.turn()
+    assert [type(output) for output in sink.outputs if output.id == "a"].count(Failed) == 1
+    assert {output.id for output in sink.outputs} == {"a"}

@@ -44,7 +44,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     module: str
-    capabilities: frozenset[str] = frozenset({"embed", "generate"})
+    capabilities: frozenset[str] = frozenset({"embed", "generate", "score"})
     requires: tuple[str, ...] = ()
     files: bool = True
     extra: str = ""

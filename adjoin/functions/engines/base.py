@@ -24,7 +24,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: the name to use in messages.
         engine: the adapter's name.
-        kind: ``embed`` or ``generate``; empty for an engine without files.
+        kind: ``embed``, ``generate`` or ``score``; empty for an engine without files.
         path: directory of the pinned files; empty for an engine without files.
         digest: sha256 over those files.
         args: the engine's own arguments, in its spelling.
@@ -45,7 +45,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """``raw`` sends a string untouched, else it is one user turn of the model's chat template.
 
-    Only requests with the same ``salt`` share cached prefixes.
+    Only requests with the same ``salt`` share cached prefixes. ``schema`` is the text of the JSON
+    Schema that the answer must fit, empty for none; ``tools`` are function tools in OpenAI's shape.
     """
 
     id: str
@@ -53,6 +54,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     sampling: Sampling
     raw: bool = False
     salt: str = ""
+    schema: str = ""
+    tools: list[dict[str, Any]] = []
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -60,7 +63,15 @@ class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     texts: list[str]
 
 
-Request: TypeAlias = GenerateRequest | EmbedRequest
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """How well does each text answer the query?"""
+
+    id: str
+    query: str
+    texts: list[str]
+
+
+Request: TypeAlias = GenerateRequest | EmbedRequest | ScoreRequest
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -98,6 +109,14 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return np.frombuffer(self.data, dtype="<f4").reshape(self.rows, self.dimension)
 
 
+class Scored(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A score for each text, in order; larger is better."""
+
+    id: str
+    scores: tuple[float, ...]
+    usage: Usage = Usage()
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """This request failed, no other did; ``error`` is :func:`adjoin.errors.to_wire` data."""
 
@@ -110,7 +129,7 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         return cls(id=id, error=to_wire(error), usage=usage or Usage())
 
 
-Output: TypeAlias = Delta | Finished | Embedded | Failed
+Output: TypeAlias = Delta | Finished | Embedded | Scored | Failed
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +146,8 @@ class Engine(Protocol):
     """A loaded model. All methods but :meth:`interrupt` belong to the thread that loaded it.
 
     Attributes:
-        capabilities: ``embed``, ``generate`` or both.
+        capabilities: of ``embed``, ``generate`` and ``score``, and ``schema`` when it can hold
+            answers to a JSON Schema.
         capacity: how many sequences (samples or texts) it takes at once with profit.
         context: largest number of tokens of a prompt and its answer, or of a text.
         dimension: of its vectors; 0 when it does not embed.
@@ -249,3 +269,10 @@ def check_length(tokens: int, context: int, model: str) -> None:
 
 def empty_prompt() -> AdjoinError:
     return InputError("the prompt is empty", hint="give the model something to answer")
+
+
+def no_grammar(engine: str) -> AdjoinError:
+    return InputError(
+        f"engine {engine!r} cannot hold an answer to a schema while it generates",
+        hint="use engine vllm, or leave the schema out and parse the answer",
+    )

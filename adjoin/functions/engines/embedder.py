@@ -19,9 +19,12 @@ from adjoin.functions.engines.base import (
     LoadSpec,
     Output,
     Request,
+    Scored,
+    ScoreRequest,
     check_args,
     positive_arg,
 )
+from adjoin.functions.engines.scoring import max_sim
 from adjoin.types import Usage, Vector
 
 #: Tokens that one step computes: short enough that a question is not long behind bulk work.
@@ -58,11 +61,17 @@ class _Text(msgspec.Struct, frozen=True):
     row: int
     text: str
     tokens: int
+    #: Whether the vectors of its tokens are wanted, not one of the whole.
+    apart: bool = False
 
 
 class _Running(msgspec.Struct):
+    """``rows`` are vectors of texts, or matrices of tokens when they are to be ``scored``: then the
+    first is the query's."""
+
     rows: list[Vector | None]
     tokens: int
+    scored: bool = False
 
     @property
     def whole(self) -> bool:
@@ -72,7 +81,7 @@ class _Running(msgspec.Struct):
 class Embedder:
     """All waiting texts, in order of arrival, are cut into batches of similar length."""
 
-    capabilities = frozenset({"embed"})
+    capabilities = frozenset({"embed", "score"})
     capacity = _CAPACITY
 
     def __init__(self, name: str, model: Any, *, batch_tokens: int, step_tokens: int) -> None:
@@ -89,14 +98,22 @@ class Embedder:
         self._embedded = 0
 
     def add(self, request: Request) -> None:
-        if not isinstance(request, EmbedRequest):
-            raise ModelError("it embeds, it does not generate", where=f"model {self._name!r}")
-        if not request.texts:
-            raise InputError("no text to embed")
-        counts = self._count(request.texts)
-        self._running[request.id] = _Running([None] * len(counts), sum(counts))
-        for row, (text, tokens) in enumerate(zip(request.texts, counts, strict=True)):
-            self._waiting.append(_Text(request.id, row, text, tokens))
+        if isinstance(request, EmbedRequest):
+            self._take_in(request.id, request.texts, scored=False)
+        elif isinstance(request, ScoreRequest):
+            self._take_in(
+                request.id, request.texts and [request.query, *request.texts], scored=True
+            )
+        else:
+            raise ModelError("it embeds and scores only", where=f"model {self._name!r}")
+
+    def _take_in(self, id: str, texts: list[str], *, scored: bool) -> None:
+        if not texts:
+            raise InputError("no texts")
+        counts = self._count(texts)
+        self._running[id] = _Running([None] * len(counts), sum(counts), scored)
+        for row, (text, tokens) in enumerate(zip(texts, counts, strict=True)):
+            self._waiting.append(_Text(id, row, text, tokens, scored))
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
         known = [id for id in ids if self._running.pop(id, None) is not None]
@@ -106,9 +123,11 @@ class Embedder:
     def step(self) -> list[Output]:
         texts = self._take()
         touched = list(dict.fromkeys(text.request for text in texts))
-        for batch in batches(texts, self._batch_tokens):
-            for text, vector in zip(batch, self._encode(batch), strict=True):
-                self._running[text.request].rows[text.row] = vector
+        for apart in (False, True):
+            alike = [text for text in texts if text.apart == apart]
+            for batch in batches(alike, self._batch_tokens):
+                for text, vector in zip(batch, self._encode(batch, apart=apart), strict=True):
+                    self._running[text.request].rows[text.row] = vector
         return [self._finish(id) for id in touched if self._running[id].whole]
 
     def interrupt(self) -> None:
@@ -136,24 +155,32 @@ class Embedder:
             tokens += taken[-1].tokens
         return taken
 
-    def _encode(self, batch: list[_Text]) -> Vector:
+    def _encode(self, batch: list[_Text], *, apart: bool) -> list[Vector]:
+        """A unit vector for each text, ``[d]``; or its tokens ``apart``, each ``[tokens, d]``."""
         vectors = self._model.encode(
             [text.text for text in batch],
             batch_size=len(batch),
-            normalize_embeddings=True,
-            convert_to_numpy=True,
+            output_value="token_embeddings" if apart else "sentence_embedding",
+            normalize_embeddings=not apart,
+            convert_to_numpy=not apart,
             show_progress_bar=False,
         )
-        return np.asarray(vectors, dtype=np.float32)
+        if apart:
+            return [each.float().cpu().numpy() for each in vectors]
+        return list(np.asarray(vectors, dtype=np.float32))
 
     def _finish(self, id: str) -> Output:
         running = self._running.pop(id)
-        vectors = np.stack([row for row in running.rows if row is not None])
+        rows = [row for row in running.rows if row is not None]
         self._embedded += running.tokens
         usage = Usage(embedded=running.tokens)
-        if not np.isfinite(vectors).all():
+        if not all(np.isfinite(row).all() for row in rows):
             return Failed.of(id, EngineError("the model made vectors that are not numbers"), usage)
-        return Embedded.of(id, vectors, usage)
+        if running.scored:
+            query, *texts = rows
+            scores = tuple(max_sim(query, text) for text in texts)
+            return Scored(id=id, scores=scores, usage=usage)
+        return Embedded.of(id, np.stack(rows), usage)
 
 
 def batches(texts: Sequence[_Text], limit: int) -> list[list[_Text]]:

@@ -31,11 +31,15 @@ from adjoin.functions.engines.base import (
     LoadSpec,
     Output,
     Request,
+    Scored,
+    ScoreRequest,
     check_args,
     check_length,
     check_sampling,
     empty_prompt,
+    no_grammar,
 )
+from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.text import StopText
 from adjoin.types import Generation, Scalar, Token, Usage, Vector
 
@@ -106,6 +110,7 @@ class _Sample:
         self.choice = choice
         self.pieces = pieces
         self.text = StopText(stop)
+        self.split = ReasoningSplit()
         self.count = 0
         self.due = due
         self.reason = ""
@@ -117,7 +122,11 @@ class _Sample:
     def generation(self) -> Generation:
         reason = (self.reason or "stop") if self.ended else "abort"
         return Generation(
-            text=self.text.text, finish_reason=reason, choice=self.choice, tokens=self.count
+            text=self.split.answer,
+            reasoning=self.split.reasoning,
+            finish_reason=reason,
+            choice=self.choice,
+            tokens=self.count,
         )
 
 
@@ -138,7 +147,7 @@ class _Running:
 
 
 class FakeEngine:
-    capabilities = frozenset({"embed", "generate"})
+    capabilities = frozenset({"embed", "generate", "score"})
 
     def __init__(self, model: str, script: Script) -> None:
         self.capacity = script.max_num_seqs
@@ -147,14 +156,16 @@ class FakeEngine:
         self._model = model
         self._script = script
         self._generating: dict[str, _Running] = {}
-        self._embedding: dict[str, tuple[EmbedRequest, float]] = {}
+        self._embedding: dict[str, tuple[EmbedRequest | ScoreRequest, float]] = {}
         self._wake = threading.Event()
         self._totals = Usage()
 
     def add(self, request: Request) -> None:
-        if isinstance(request, EmbedRequest):
+        if not isinstance(request, GenerateRequest):
             self._embedding[request.id] = (request, time.monotonic() + self._script.embed_s)
             return
+        if request.schema:
+            raise no_grammar("fake")
         check_sampling(request.sampling)
         words = _words(request)
         if not words:
@@ -178,7 +189,7 @@ class FakeEngine:
         for id, (request, due) in list(self._embedding.items()):
             if due <= now:
                 del self._embedding[id]
-                outputs.append(self._embed(request))
+                outputs.append(self._answer(request))
         for id, running in list(self._generating.items()):
             outputs.extend(self._advance(id, running, now))
         return outputs
@@ -232,7 +243,8 @@ class FakeEngine:
         tokens = [
             token
             for sample in running.samples
-            if sample.due <= now and (token := self._say(sample, now))
+            if sample.due <= now
+            for token in self._say(sample, now)
         ]
         outputs: list[Output] = [Delta(id=id, tokens=tuple(tokens))] if tokens else []
         if all(sample.ended for sample in running.samples):
@@ -241,9 +253,9 @@ class FakeEngine:
             outputs.append(running.finished(id))
         return outputs
 
-    def _say(self, sample: _Sample, now: float) -> Token | None:
+    def _say(self, sample: _Sample, now: float) -> tuple[Token, ...]:
         if sample.ended:
-            return None
+            return ()
         piece = sample.pieces[sample.count]
         sample.count += 1
         sample.due = now + self._script.interval_s
@@ -254,7 +266,8 @@ class FakeEngine:
             sample.reason = "stop"
         elif sample.count == len(sample.pieces):
             text += sample.text.flush()
-        return Token(text=text, ids=(zlib.crc32(piece.encode()),), choice=sample.choice)
+        id = zlib.crc32(piece.encode())
+        return sample.split.tokens(text, (id,), sample.choice, None, last=sample.ended)
 
     def _misbehave(self, count: int) -> None:
         if count == self._script.crash_after:
@@ -264,12 +277,15 @@ class FakeEngine:
         if count == self._script.hang_after:
             threading.Event().wait()
 
-    def _embed(self, request: EmbedRequest) -> Embedded:
+    def _answer(self, request: EmbedRequest | ScoreRequest) -> Embedded | Scored:
         dimension = self.dimension
         vectors = np.stack([text_vector(text, dimension) for text in request.texts])
         usage = Usage(embedded=sum(len(text.split()) for text in request.texts))
         self._totals += usage
-        return Embedded.of(request.id, vectors, usage)
+        if isinstance(request, EmbedRequest):
+            return Embedded.of(request.id, vectors, usage)
+        scores = vectors @ text_vector(request.query, dimension)
+        return Scored(id=request.id, scores=tuple(map(float, scores)), usage=usage)
 
 
 def text_vector(text: str, dimension: int) -> Vector:

@@ -20,9 +20,11 @@ from adjoin.functions.engines.base import (
     check_args,
     check_length,
     check_sampling,
+    no_grammar,
     positive_arg,
 )
-from adjoin.functions.engines.prompts import encode
+from adjoin.functions.engines.prompts import Prompt, encode
+from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.sampling import draw
 from adjoin.functions.engines.text import StopText
 from adjoin.types import Generation, Sampling, Token, Usage
@@ -53,14 +55,15 @@ def load_generator(spec: LoadSpec, device: str) -> Generator:
 class _Sample:
     """One sample: its attention state, what it said, and how it ended."""
 
-    def __init__(self, choice: int, sampling: Sampling, prompt: list[int], device: Any) -> None:
+    def __init__(self, choice: int, sampling: Sampling, prompt: Prompt, device: Any) -> None:
         import torch
 
         self.choice = choice
         self.sampling = sampling
-        self.prompt = prompt
+        self.prompt = prompt.ids
         self.ids: list[int] = []
         self.text = StopText(sampling.stop)
+        self.split = ReasoningSplit(opened=prompt.opened)
         self.reason = ""
         self.logprob = 0.0 if sampling.logprobs else None
         self.cache: Any = None
@@ -82,7 +85,8 @@ class _Sample:
 
     def generation(self, reason: str) -> Generation:
         return Generation(
-            text=self.text.text,
+            text=self.split.answer,
+            reasoning=self.split.reasoning,
             finish_reason=reason,
             choice=self.choice,
             tokens=len(self.ids),
@@ -122,15 +126,17 @@ class Generator:
 
     def add(self, request: Request) -> None:
         if not isinstance(request, GenerateRequest):
-            raise ModelError("it generates, it does not embed", where=f"model {self._name!r}")
+            raise ModelError("it only generates", where=f"model {self._name!r}")
+        if request.schema:
+            raise no_grammar("transformers")
         check_sampling(request.sampling)
-        prompt = encode(self._tokenizer, request.prompt, raw=request.raw)
-        check_length(len(prompt), self.context, self._name)
+        prompt = encode(self._tokenizer, request)
+        check_length(len(prompt.ids), self.context, self._name)
         samples = [
             _Sample(choice, request.sampling, prompt, self._model.device)
             for choice in range(request.sampling.n)
         ]
-        self._running[request.id] = _Running(len(prompt), samples)
+        self._running[request.id] = _Running(len(prompt.ids), samples)
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
         return [self._finish(id) for id in ids if id in self._running]
@@ -138,7 +144,8 @@ class Generator:
     def step(self) -> list[Output]:
         outputs: list[Output] = []
         for id, running in list(self._running.items()):
-            tokens = tuple(self._advance(sample) for sample in running.samples if not sample.reason)
+            saying = [sample for sample in running.samples if not sample.reason]
+            tokens = tuple(token for sample in saying for token in self._advance(sample))
             outputs.append(Delta(id=id, tokens=tokens))
             if all(sample.reason for sample in running.samples):
                 outputs.append(self._finish(id))
@@ -162,7 +169,7 @@ class Generator:
         self._totals += running.usage
         return running.finished(id)
 
-    def _advance(self, sample: _Sample) -> Token:
+    def _advance(self, sample: _Sample) -> tuple[Token, ...]:
         context = (sample.prompt, sample.ids)
         id, logprob = draw(self._logits(sample), sample.sampling, *context, sample.random)
         sample.ids.append(id)
@@ -174,7 +181,8 @@ class Generator:
             piece += sample.text.flush()
             sample.cache = None
         shown = logprob if sample.sampling.logprobs else None
-        return Token(text=piece, ids=(id,), choice=sample.choice, logprob=shown)
+        last = bool(sample.reason)
+        return sample.split.tokens(piece, (id,), sample.choice, shown, last=last)
 
     def _judge(self, sample: _Sample, id: int) -> None:
         if id in self._ends or sample.text.stopped:

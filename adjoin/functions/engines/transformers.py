@@ -1,4 +1,4 @@
-"""PyTorch models through Hugging Face libraries: embedding, and generation that runs anywhere."""
+"""PyTorch models through Hugging Face libraries: embed, score, and generate on any machine."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def load(spec: LoadSpec) -> Engine:
         from adjoin.functions.engines.embedder import load_embedder
 
         return load_embedder(spec, device)
+    if spec.kind == "score":
+        from adjoin.functions.engines.scorer import load_scorer
+
+        return load_scorer(spec, device)
     from adjoin.functions.engines.generator import load_generator
 
     return load_generator(spec, device)

@@ -30,6 +30,7 @@ from adjoin.functions.engines.base import (
     positive_arg,
 )
 from adjoin.functions.engines.prompts import encode
+from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.types import Generation, Sampling, Token, Usage
 
 #: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
@@ -108,10 +109,13 @@ def warm() -> None:
 
 
 def load(spec: LoadSpec) -> VllmEngine:
+    from vllm.config import KVTransferConfig
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
     settings = engine_settings(spec, _device())
+    if connector := settings.get("kv_transfer_config"):
+        settings["kv_transfer_config"] = KVTransferConfig(**connector)
     if settings.get("enforce_eager"):
         _never_compile()
     _register(spec.path)
@@ -137,6 +141,13 @@ def engine_settings(spec: LoadSpec, device: str) -> dict[str, Any]:
         # Block hashes that are the same in every process.
         "prefix_caching_hash_algo": "sha256",
         "disable_log_stats": True,
+        # Small models fill the space that a grammar leaves between values until the answer is cut.
+        # Or invent further fields.
+        "structured_outputs_config": {
+            "backend": "guidance",
+            "disable_any_whitespace": True,
+            "disable_additional_properties": True,
+        },
         # Without a seed of its own a request must not repeat what another replica draws.
         "seed": int.from_bytes(os.urandom(4), "big") >> 1,
     }
@@ -160,6 +171,12 @@ def _cpu_settings(spec: LoadSpec) -> dict[str, Any]:
         "max_num_batched_tokens": 256,
         # Explicit, which also spares the warm-up that would measure it.
         "kv_cache_memory_bytes": spec.kv_cache_bytes,
+        # Blocks of 32 are long: samples of one prompt would compute up to 32 tokens of it each.
+        "kv_transfer_config": {
+            "kv_connector": "TailConnector",
+            "kv_connector_module_path": "adjoin.functions.engines.vllm_tail",
+            "kv_role": "kv_both",
+        },
     }
 
 
@@ -193,16 +210,17 @@ class _Running(msgspec.Struct):
 
     prompt: int
     cached: int | None
-    texts: list[str]
+    texts: list[ReasoningSplit]
     counts: list[int]
     logprobs: list[float | None]
     reasons: list[str]
 
     @classmethod
-    def of(cls, prompt: int, sampling: Sampling) -> _Running:
+    def of(cls, prompt: int, sampling: Sampling, *, opened: bool) -> _Running:
         n = sampling.n
         first = 0.0 if sampling.logprobs else None
-        return cls(prompt, None, [""] * n, [0] * n, [first] * n, ["abort"] * n)
+        texts = [ReasoningSplit(opened=opened) for _ in range(n)]
+        return cls(prompt, None, texts, [0] * n, [first] * n, ["abort"] * n)
 
     @property
     def usage(self) -> Usage:
@@ -212,14 +230,19 @@ class _Running(msgspec.Struct):
         fields = zip(self.texts, self.counts, self.logprobs, self.reasons, strict=True)
         return tuple(
             Generation(
-                text=text, tokens=count, logprob=logprob, finish_reason=reason, choice=choice
+                text=text.answer,
+                reasoning=text.reasoning,
+                tokens=count,
+                logprob=logprob,
+                finish_reason=reason,
+                choice=choice,
             )
             for choice, (text, count, logprob, reason) in enumerate(fields)
         )
 
 
 class VllmEngine:
-    capabilities = frozenset({"generate"})
+    capabilities = frozenset({"generate", "schema"})
     dimension = 0
 
     def __init__(self, model: str, engine: Any, capacity: int) -> None:
@@ -233,18 +256,19 @@ class VllmEngine:
 
     def add(self, request: Request) -> None:
         if not isinstance(request, GenerateRequest):
-            raise ModelError("it generates, it does not embed", where=f"model {self._model!r}")
+            raise ModelError("it only generates", where=f"model {self._model!r}")
         check_sampling(request.sampling)
-        ids = encode(self._tokenizer, request.prompt, raw=request.raw)
+        ids, opened = encode(self._tokenizer, request)
         check_length(len(ids), self.context, self._model)
         prompt: dict[str, Any] = {"prompt_token_ids": ids}
         if request.salt:
             prompt["cache_salt"] = request.salt
+        params = sampling_params(request.sampling, request.schema)
         try:
-            self._engine.add_request(request.id, prompt, sampling_params(request.sampling))
+            self._engine.add_request(request.id, prompt, params)
         except ValueError as error:
             raise InputError(f"vLLM refuses the request: {error}") from error
-        self._running[request.id] = _Running.of(len(ids), request.sampling)
+        self._running[request.id] = _Running.of(len(ids), request.sampling, opened=opened)
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
         self._engine.abort_request([id for id in ids if id in self._running])
@@ -257,7 +281,9 @@ class VllmEngine:
             if running is None:
                 continue
             running.cached = _least(running.cached, result.num_cached_tokens)
-            tokens = tuple(_advance(running, sample) for sample in result.outputs)
+            tokens = tuple(
+                token for sample in result.outputs for token in _advance(running, sample)
+            )
             outputs.append(Delta(id=result.request_id, tokens=tokens))
             if result.finished:
                 outputs.append(self._end(result.request_id, running))
@@ -290,8 +316,12 @@ class VllmEngine:
         return Finished(id=id, generations=running.generations(), usage=running.usage)
 
 
-def sampling_params(sampling: Sampling) -> Any:
-    from vllm.sampling_params import RequestOutputKind, SamplingParams
+def sampling_params(sampling: Sampling, schema: str = "") -> Any:
+    from vllm.sampling_params import (
+        RequestOutputKind,
+        SamplingParams,
+        StructuredOutputsParams,
+    )
 
     return SamplingParams(
         n=sampling.n,
@@ -306,23 +336,24 @@ def sampling_params(sampling: Sampling) -> Any:
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
+        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
         output_kind=RequestOutputKind.DELTA,
     )
 
 
-def _advance(running: _Running, sample: Any) -> Token:
+def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     """Account for what a step added to one sample."""
     at = int(sample.index)
     ids = tuple(int(id) for id in sample.token_ids)
     logprob = _sum_logprobs(ids, sample.logprobs)
-    running.texts[at] += sample.text
     running.counts[at] += len(ids)
     total = running.logprobs[at]
     if total is not None and logprob is not None:
         running.logprobs[at] = total + logprob
     if sample.finish_reason:
         running.reasons[at] = str(sample.finish_reason)
-    return Token(text=sample.text, ids=ids, choice=at, logprob=logprob)
+    last = bool(sample.finish_reason)
+    return running.texts[at].tokens(sample.text, ids, at, logprob, last=last)
 
 
 def _sum_logprobs(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None) -> float | None:

@@ -36,7 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         name: as it was first asked for.
         source: the canonical text of where it comes from.
         root: the directory of ``files``: absolute for a user's own, otherwise beside the manifest.
-        kind: ``embed`` or ``generate``.
+        kind: ``embed``, ``generate`` or ``score``.
         format: ``safetensors`` or ``gguf``.
         revision: the commit of a hub repository.
     """
@@ -178,7 +178,8 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _kind(root: Path, where: str) -> str:
-    """``embed`` for a sentence-transformers directory, ``generate`` for any other model.
+    """``embed`` for a sentence-transformers directory, ``score`` for a cross-encoder (a classifier
+    of sequences), ``generate`` for any other model.
 
     Raises:
         ModelError: the model wants code of its own, or has no config.json.
@@ -192,12 +193,16 @@ def _kind(root: Path, where: str) -> str:
                     where=where,
                     hint="models that bring their own code are not loaded",
                 )
-        return "embed"
+        # A cross-encoder saved by sentence-transformers 6 has modules, too.
+        about = _read_object(root / "config_sentence_transformers.json")
+        return "score" if about.get("model_type") == "CrossEncoder" else "embed"
     if not (root / "config.json").exists():
         raise ModelError(
             "there is no config.json", where=where, hint="name the directory that holds it"
         )
-    return "generate"
+    names = _read_object(root / "config.json").get("architectures") or ()
+    classifies = any(str(name).endswith("ForSequenceClassification") for name in names)
+    return "score" if classifies else "generate"
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -236,6 +241,15 @@ def _refuse_pickles(root: Path, paths: list[Path]) -> None:
                 hint="convert the model to safetensors: "
                 "model.save_pretrained(directory) of transformers does it",
             )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing when it is not there, or is read by its library only."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _read_json(path: Path) -> list[Any]:

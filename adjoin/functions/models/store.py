@@ -55,7 +55,7 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
         name: as it was asked for.
         path: a directory that transformers and vLLM load, or a GGUF file.
         digest: one sha256 over the names and contents of the files.
-        kind: ``embed`` or ``generate``.
+        kind: ``embed``, ``generate`` or ``score``.
         format: ``safetensors`` or ``gguf``.
         bytes: size of the files.
     """

@@ -4,89 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from stage_context import PASSAGE, Context, call
 
 from adjoin import functions as fn
-from adjoin.dag import Function, Template, workflow
+from adjoin.dag import Template, workflow
 from adjoin.errors import DefinitionError, EngineError, InputError
-from adjoin.types import (
-    Body,
-    Generation,
-    Message,
-    Passage,
-    Sampling,
-    StageContext,
-    Token,
-    Tokens,
-    Vector,
-)
-
-PASSAGE = Passage(id="1", text="found", score=0.5)
-
-
-class Model:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.texts: list[str] = []
-        self.sampling: Sampling | None = None
-        self.answer: list[Token | Generation] = [
-            Token("Hel", (1,)),
-            Token("lo", (2,)),
-            Generation(text="other", choice=1),
-            Generation(text="Hello"),
-        ]
-        self.closed = False
-
-    async def embed(self, texts: Sequence[str]) -> Vector:
-        self.texts = list(texts)
-        return np.arange(len(texts) * 3, dtype=np.float32).reshape(-1, 3)
-
-    async def generate(
-        self, prompt: str | Sequence[Message], sampling: Sampling, *, raw: bool = False
-    ) -> AsyncIterator[Token | Generation]:
-        self.sampling = sampling
-        try:
-            for item in self.answer:
-                yield item
-        finally:
-            self.closed = True
-
-
-class Context:
-    """Only what the built-in functions use."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Model] = {}
-        self.bodies: list[Body] = []
-        self.emit: Callable[[Body], None] = self.bodies.append
-        self.searched: tuple[str, int] | None = None
-
-    def model(self, name: str) -> Model:
-        return self.models.setdefault(name, Model(name))
-
-    def collection(self, name: str) -> Any:
-        context = self
-
-        class Collection:
-            async def search(self, vector: Vector, k: int) -> list[Passage]:
-                context.searched = (name, k)
-                return [PASSAGE]
-
-        return Collection()
+from adjoin.types import Body, Message, Sampling, StageContext, Token, Tokens
 
 
 @pytest.fixture
 def ctx() -> Context:
     return Context()
-
-
-def call(function: Function, *args: Any, **kwargs: Any) -> Any:
-    assert function.call is not None
-    return function.call(*args, **kwargs)
 
 
 # --- embed and retrieve ---------------------------------------------------------------------------
@@ -146,7 +78,7 @@ async def test_a_stage_that_stops_closes_the_generation(ctx: Context) -> None:
 
 
 async def test_a_generation_without_a_result_is_an_engine_error(ctx: Context) -> None:
-    ctx.model("m").answer = [Token("Hel", (1,))]
+    ctx.model("m").answers = [[Token("Hel", (1,))]]
     with pytest.raises(EngineError, match="'m'"):
         await call(fn.generate, ctx, "hi", model="m")
 
@@ -203,13 +135,15 @@ def test_prompt() -> None:
 
 
 def test_the_registry_names_what_each_function_needs() -> None:
-    assert set(fn.BUILTINS) == {"chunk", "embed", "retrieve", "prompt", "generate"}
+    named = "chunk embed retrieve rerank prompt generate parse vote select"
+    assert set(fn.BUILTINS) == set(named.split())
     assert all(name == each.name == each.ref for name, each in fn.BUILTINS.items())
     assert fn.embed.needs.model == fn.generate.needs.model == "model"
     assert fn.retrieve.needs.collection == "collection"
     assert [each.name for each in fn.BUILTINS.values() if each.wants_context] == [
         "embed",
         "retrieve",
+        "rerank",
         "generate",
     ]
 
