@@ -16,8 +16,7 @@ from distributed.protocol import to_serialize
 
 from adjoin.errors import TransportError
 
-#: Seconds. Dask tries again and again until then, also where nobody listens any more: the worker has
-#: died, and others can take its place.
+#: Seconds. Dask tries again until then, even where nobody listens because the worker has died.
 _CONNECT_S = 2.0
 #: What a Dask server answers to an operation that it does not have.
 _UNKNOWN_OPERATION = None
