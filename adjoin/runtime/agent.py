@@ -59,6 +59,7 @@ class Agent:
         self._cluster = cluster
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
+        self._shut = False
         self._graphs: OrderedDict[str, Graph] = OrderedDict()
         self._segments: set[SegmentRun] = set()
         self._watchers: set[Callable[[p.Message], None]] = set()
@@ -98,10 +99,19 @@ class Agent:
     async def link(self) -> HostLink:
         """The connection to this machine's host, started when there is none."""
         async with self._linking:
+            if self._shut:
+                raise EngineError("the host of this machine's models was shut down")
             if self._link is None:
                 directory = runtime_directory(self._cluster)
                 self._link = await HostLink.attach(directory, self.settings)
             return self._link
+
+    async def _shut_host(self) -> None:
+        """What still runs here, such as a draft whose program left, does not start it again."""
+        async with self._linking:
+            self._shut = True
+            if self._link is not None:
+                await self._link.shutdown()
 
     # -- conversations --
 
@@ -210,10 +220,7 @@ class Agent:
             case p.HostStatus():
                 return _reply(msgspec.to_builtins(await (await self.link()).status()))
             case p.ShutDownHost():
-                if self._link is None:
-                    return _reply(False)
-                await self._link.shutdown()
-                return _reply(True)
+                await self._shut_host()
         return _reply(None)
 
     async def _search(self, request: p.Search) -> list[Passage]:

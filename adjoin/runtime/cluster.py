@@ -218,16 +218,14 @@ class Cluster:
             self._changed.set()
 
     async def _shut_hosts(self) -> None:
-        """A worker that is attached to its host passes it on, the first of each; a host that nobody
-        reaches leaves by itself."""
-        told: set[str] = set()
-        for worker in self.topology.workers:
-            if worker.host in told:
-                continue
+        """Every worker passes it on; a host that nobody reaches leaves by itself."""
+
+        async def tell(worker: str) -> None:
             with contextlib.suppress(TransportError, TimeoutError, NotFound):
                 async with asyncio.timeout(_STOP_S):
-                    if await self.call(worker.name, p.ShutDownHost()):
-                        told.add(worker.host)
+                    await self.call(worker, p.ShutDownHost())
+
+        await asyncio.gather(*(tell(worker.name) for worker in self.topology.workers))
 
     @property
     def _pool(self) -> ConnectionPool:

@@ -101,6 +101,7 @@ class HostLink:
         self._attaching = asyncio.Lock()
         self._replicas: dict[bytes, ReplicaLink] = {}
         self._connecting = asyncio.Lock()
+        self._ended = False
 
     @classmethod
     async def attach(cls, directory: Path, settings: Settings) -> HostLink:
@@ -133,7 +134,11 @@ class HostLink:
         return answer.status if isinstance(answer, Status) else {}
 
     async def shutdown(self) -> None:
-        """End the host and all its replicas, for every agent; returns when no process is left."""
+        """End the host and all its replicas, for every agent; returns when no process is left.
+
+        What still runs here then fails, instead of starting a host again for its next attempt.
+        """
+        self._ended = True
         connection = self._connection
         if connection is not None and connection.open:
             connection.frames.write(Shutdown())
@@ -153,6 +158,8 @@ class HostLink:
 
     async def _host(self) -> _Connection:
         async with self._attaching:
+            if self._ended:
+                raise EngineError("the host of this machine's models was shut down")
             if self._connection is None or not self._connection.open:
                 self._connection = await self._attach()
             return self._connection

@@ -168,6 +168,14 @@ async def test_a_lost_agent_has_its_requests_aborted(link: HostLink, host_direct
             pass
 
 
+async def test_a_host_that_was_shut_down_is_not_started_again(link: HostLink) -> None:
+    model = link.model("m", fake(), observe=nothing)
+    await say(model)
+    await link.shutdown()
+    with pytest.raises(EngineError, match="shut down"):
+        await say(model)
+
+
 async def test_ctrl_c_does_not_reach_the_tree(link: HostLink) -> None:
     model = link.model("ctrl", fake(), observe=nothing)
     await say(model)
