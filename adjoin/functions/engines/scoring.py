@@ -26,5 +26,7 @@ def max_sim(query: Vector, text: Vector) -> float:
 
 
 def _unit(rows: Vector) -> Vector:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+    # In double precision: the squares of small numbers would vanish.
+    exact = np.asarray(rows, np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.asarray(exact / np.maximum(lengths, np.finfo(np.float64).tiny), np.float32)

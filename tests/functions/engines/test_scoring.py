@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adjoin.functions.engines.scoring import max_sim
@@ -33,6 +33,7 @@ _matrix = st.integers(1, 5).flatmap(
 
 
 @given(_matrix, _matrix)
+@example([[0.0, 1.0, 0.0]], [[0.0, 1.9e-28, 0.0]])
 def test_it_is_bounded_and_more_text_never_scores_less(
     query: list[list[float]], text: list[list[float]]
 ) -> None:
