@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples are made says how busy the machine is, not whether the code is right.
+settings.register_profile(
+    "default-suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default-suite")
 
 _MODELS_TIMEOUT_S = 600
 

@@ -36,7 +36,7 @@ def rag(
     vector = fn.embed(question, model="minilm")
     passages = fn.retrieve(vector, collection="handbook", k=k)
     prompt = fn.prompt(Path("answer.md"), question=question, passages=passages)
-    answer = fn.generate(prompt, model="small", max_tokens=96)
+    answer = fn.generate(prompt, model="small", max_tokens=64, frequency_penalty=0.3, stop="\n")
     cited = cite(answer, passages)
     return {"answer": cited, "sources": passages}
 

@@ -55,7 +55,7 @@ def collected(tmp_path: Path) -> Path:
 
 def test_the_documents_are_real(collected: Path) -> None:
     msgspec = (collected / "packages" / "msgspec.md").read_text(encoding="utf-8")
-    assert msgspec.startswith("# msgspec\n\nThe Python package msgspec, version ")
+    assert msgspec.startswith("# msgspec\n\nmsgspec ")
     assert "serialization" in msgspec
     assert (collected / "adjoin" / "ARCHITECTURE.md").exists()
     assert not (collected / "adjoin" / "README.md").exists()

@@ -14,7 +14,8 @@ import flows
 import psutil
 import pytest
 
-from adjoin import Runtime, StageError
+from adjoin import Runtime, Settings, StageError
+from adjoin.runtime.policies.placement import owner_of
 from adjoin.types import RunCompleted, RunFailed, Tokens, WorkerLost
 
 
@@ -117,6 +118,23 @@ def test_closing_leaves_no_process(runtime: Runtime) -> None:
     assert len(before) >= 7  # scheduler, two nannies, two workers, host, template, replica
     runtime.close()
     assert _alive(before) == []
+
+
+@pytest.mark.parametrize("name", ["worker-0", "worker-1"])
+def test_closing_ends_the_host_whichever_worker_used_it(tmp_path: Path, name: str) -> None:
+    settings = Settings(home=tmp_path, host_linger_s=100)
+    with Runtime(settings=settings) as runtime:
+        topology = runtime._driver.cluster.topology.workers
+        owned = next(each for each in map(str, range(100)) if owner_of(each, topology).name == name)
+        runtime.collection(owned, embedding="fake:").add_texts(["cats purr"])
+        hosts = [
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if "adjoin.runtime.host" in process.info["cmdline"]
+            and str(tmp_path) in " ".join(process.info["cmdline"])
+        ]
+    assert len(hosts) == 1
+    assert _alive(hosts) == []
 
 
 def test_a_program_killed_leaves_no_process(tmp_path: Path) -> None:
