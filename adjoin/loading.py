@@ -62,6 +62,8 @@ def _check_templates(graph: Graph, target: str) -> None:
     from adjoin.functions.builtin.template import check_template
 
     for stage in graph.stages:
+        if stage.function.graph is not None:
+            _check_templates(stage.function.graph, target)
         template = stage.bindings.get("template")
         if stage.function.ref != "prompt" or not isinstance(template, Template):
             continue

@@ -207,3 +207,21 @@ def test_a_wrong_template_is_found_when_the_workflow_is_loaded(
     with pytest.raises(DefinitionError, match=message) as caught:
         load_graph(flow, settings)
     assert caught.value.where == flow
+
+
+def test_a_wrong_template_is_found_in_a_workflow_within(folder: Path, settings: Settings) -> None:
+    text = """\
+    import adjoin
+    from adjoin import functions as fn
+
+    @adjoin.workflow
+    def inner(text: str):
+        return fn.prompt("{{ txt }}", text=text)
+
+    @adjoin.workflow
+    def outer(text: str):
+        return inner(text)
+    """
+    app = write(folder / "loud_nested.py", textwrap.dedent(text))
+    with pytest.raises(DefinitionError, match="'txt' is not given"):
+        load_graph(f"{app}:outer", settings)

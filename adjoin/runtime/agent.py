@@ -210,8 +210,10 @@ class Agent:
             case p.HostStatus():
                 return _reply(msgspec.to_builtins(await (await self.link()).status()))
             case p.ShutDownHost():
-                if self._link is not None:
-                    await self._link.shutdown()
+                if self._link is None:
+                    return _reply(False)
+                await self._link.shutdown()
+                return _reply(True)
         return _reply(None)
 
     async def _search(self, request: p.Search) -> list[Passage]:

@@ -218,12 +218,16 @@ class Cluster:
             self._changed.set()
 
     async def _shut_hosts(self) -> None:
-        """One worker of each host passes it on; a host that nobody reaches leaves by itself."""
-        hosts = {worker.host: worker.name for worker in self.topology.workers}
-        for name in hosts.values():
+        """A worker that is attached to its host passes it on, the first of each; a host that nobody
+        reaches leaves by itself."""
+        told: set[str] = set()
+        for worker in self.topology.workers:
+            if worker.host in told:
+                continue
             with contextlib.suppress(TransportError, TimeoutError, NotFound):
                 async with asyncio.timeout(_STOP_S):
-                    await self.call(name, p.ShutDownHost())
+                    if await self.call(worker.name, p.ShutDownHost()):
+                        told.add(worker.host)
 
     @property
     def _pool(self) -> ConnectionPool:
