@@ -119,8 +119,10 @@ class TestCrossEncoder(ScoringContract):
 
 
 def make_cross_encoder(path: Path, labels: int = 1) -> None:
+    import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+    torch.manual_seed(0)
     words = [
         "[PAD]",
         "[UNK]",
@@ -129,8 +131,8 @@ def make_cross_encoder(path: Path, labels: int = 1) -> None:
         "[MASK]",
         *["rain", "falls", "tax", "form", "a", "long", "text"],
     ]
-    (path / "vocab.txt").write_text("\n".join(words))
-    tokenizer: Any = BertTokenizerFast(vocab_file=str(path / "vocab.txt"), model_max_length=64)
+    vocabulary = {word: at for at, word in enumerate(words)}
+    tokenizer: Any = BertTokenizerFast(vocab=vocabulary, model_max_length=64)
     tokenizer.save_pretrained(path)
     config = BertConfig(
         vocab_size=len(words),

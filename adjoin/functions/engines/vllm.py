@@ -31,6 +31,7 @@ from adjoin.functions.engines.base import (
 )
 from adjoin.functions.engines.prompts import encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
+from adjoin.functions.engines.vllm_cpu import keep_seeds, never_compile
 from adjoin.types import Generation, Sampling, Token, Usage
 
 #: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
@@ -113,11 +114,14 @@ def load(spec: LoadSpec) -> VllmEngine:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    settings = engine_settings(spec, _device())
+    device = _device()
+    settings = engine_settings(spec, device)
     if connector := settings.get("kv_transfer_config"):
         settings["kv_transfer_config"] = KVTransferConfig(**connector)
     if settings.get("enforce_eager"):
-        _never_compile()
+        never_compile()
+    if device == "cpu":
+        keep_seeds()
     _register(spec.path)
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**settings))
@@ -185,13 +189,6 @@ def _device() -> str:
     from vllm.platforms import current_platform
 
     return str(current_platform.device_type)
-
-
-def _never_compile() -> None:
-    """Without this, the first request with log-probabilities compiles a kernel for 20 s."""
-    import torch._dynamo
-
-    torch._dynamo.config.disable = True
 
 
 def _register(path: str) -> None:
@@ -264,11 +261,17 @@ class VllmEngine:
         if request.salt:
             prompt["cache_salt"] = request.salt
         params = sampling_params(request.sampling, request.schema)
-        try:
-            self._engine.add_request(request.id, prompt, params)
-        except ValueError as error:
-            raise InputError(f"vLLM refuses the request: {error}") from error
+        self._hand_over(request.id, prompt, params)
         self._running[request.id] = _Running.of(len(ids), request.sampling, opened=opened)
+
+    def _hand_over(self, id: str, prompt: dict[str, Any], params: Any) -> None:
+        from vllm.exceptions import VLLMClientError
+
+        try:
+            self._engine.add_request(id, prompt, params)
+        except (ValueError, VLLMClientError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(f"vLLM refuses the request: {reason}") from error
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
         self._engine.abort_request([id for id in ids if id in self._running])

@@ -16,6 +16,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     SupportsHMA,
 )
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 if TYPE_CHECKING:
     from vllm.v1.core.kv_cache_manager import KVCacheBlocks
@@ -42,8 +43,11 @@ class TailConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         self._block_size = int(vllm_config.cache_config.block_size)
-        #: Models with several kinds of attention have blocks of several meanings.
-        self._uniform = len(kv_cache_config.kv_cache_groups) == 1
+        #: Other models have blocks that mean something else, or are let go before the end.
+        groups = kv_cache_config.kv_cache_groups
+        self._uniform = [isinstance(each.kv_cache_spec, FullAttentionSpec) for each in groups] == [
+            True
+        ]
         self._running: dict[str, Request] = {}
         #: By the request that may copy: from where, and to which of its blocks.
         self._found: dict[str, tuple[int, int]] = {}

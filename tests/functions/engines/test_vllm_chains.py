@@ -152,6 +152,17 @@ def test_prompts_that_part_within_a_block_share_what_is_equal(engine: Engine) ->
     assert computed(ends[endings[2]].usage) < 32
 
 
+def test_a_seed_repeats_after_a_prompt_that_is_computed_in_chunks(engine: Engine) -> None:
+    def said(salt: str, seed: int) -> str:
+        asked = request("a", WORDS * 40, salt=salt, temperature=1.0, seed=seed)
+        return run(engine, [asked])["a"].generations[0].text
+
+    # computed in four chunks, found in the cache, computed again
+    texts = [said("seeds", 1), said("seeds", 1), said("other", 1)]
+    assert len(set(texts)) == 1
+    assert said("seeds", 2) != texts[0]
+
+
 def test_other_salts_share_nothing(engine: Engine) -> None:
     prompt = "boat " * 20  # less than a block: only the tail could be shared
     ends = run(engine, [request(salt, prompt, raw=True, salt=salt) for salt in ("mine", "yours")])
