@@ -12,6 +12,7 @@ import msgspec
 
 from adjoin.cli.terminal import Activity, plain
 from adjoin.errors import AdjoinError, Conflict, EngineError, InputError, to_wire
+from adjoin.evaluation.outputs import Chosen
 from adjoin.evaluation.questions import Question
 from adjoin.evaluation.results import Record
 from adjoin.types import Event, Progress, RunCancelled, RunCompleted, RunFailed
@@ -28,12 +29,14 @@ class Subject(msgspec.Struct, frozen=True):
         name: as it was named on the command line.
         side: ``a``, or ``b``.
         defaults: inputs for lines that leave them out.
+        chosen: which of its outputs are the answer and the passages.
     """
 
     name: str
     side: str
     graph: Graph
     defaults: Mapping[str, Any] = {}
+    chosen: Chosen = Chosen()
 
     def inputs(self, question: Question) -> dict[str, Any]:
         return {**self.defaults, **question.inputs}
@@ -57,7 +60,10 @@ def measure(
     Args:
         keep: is called with each record as its run ends, and gives the one to return.
     """
-    return asyncio.run(_measure(runtime, subject, questions, keep, concurrency))
+    try:
+        return asyncio.run(_measure(runtime, subject, questions, keep, concurrency))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def _measure(
@@ -87,9 +93,7 @@ async def _measure(
     return [records[at] for at in range(len(questions))]
 
 
-async def _record(
-    runtime: Runtime, subject: Subject, question: Question, alone: bool
-) -> Record:
+async def _record(runtime: Runtime, subject: Subject, question: Question, alone: bool) -> Record:
     inputs = subject.inputs(question)
     record = Record(
         workflow=subject.name,
@@ -139,8 +143,14 @@ class RecordFile:
         self._kept = kept
 
     def add(self, record: Record) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             print(msgspec.json.encode(record).decode(), file=self._file, flush=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot be written: {error.strerror or error}", where=self._file.name
+            ) from None
 
     def of(self, subject: Subject, questions: Sequence[Question]) -> dict[int, Record]:
         """By line, what an earlier command found for this workflow, inputs included."""
@@ -189,7 +199,9 @@ def open_records(path: Path | None, *, resume: bool) -> Iterator[RecordFile]:
 
 def _read_records(text: str, path: Path) -> list[Record]:
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line:
+            continue
         try:
             record = msgspec.json.decode(line, type=Record)
         except msgspec.DecodeError as error:

@@ -179,7 +179,7 @@ def as_text(value: Any) -> str:
             return value
         case float() if value.is_integer() and abs(value) < 2**53:
             return str(int(value))
-        case {"text": str(text), "finish_reason": str()} | {"content": str(text), "calls": _}:
+        case {"text": str(text), "finish_reason": str()} | {"content": str(text), "tool_calls": _}:
             return text  # a generation, or a reply
     return json.dumps(value, ensure_ascii=False)
 

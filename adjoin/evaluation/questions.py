@@ -64,7 +64,7 @@ def read_questions(text: str, file: str, needed: Needed) -> list[Question]:
     _check_names(needed)
     found = [
         _question(number, line, f"{file}:{number}", needed)
-        for number, line in enumerate(text.splitlines(), start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
     if not found:
@@ -72,6 +72,14 @@ def read_questions(text: str, file: str, needed: Needed) -> list[Question]:
             "there are no questions", where=file, hint="write one JSON object on each line"
         )
     return found
+
+
+def spread(questions: Sequence[Question], limit: int | None) -> list[Question]:
+    """So many of them, evenly over the file, whose lines often go document by document."""
+    count = len(questions)
+    if limit is None or limit >= count:
+        return list(questions)
+    return [questions[at * count // limit] for at in range(limit)]
 
 
 def _check_names(needed: Needed) -> None:

@@ -43,9 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alone: bool = False
 
 
-def scored(
-    record: Record, question: Question, metrics: Sequence[Metric], chosen: Chosen
-) -> Record:
+def scored(record: Record, question: Question, metrics: Sequence[Metric], chosen: Chosen) -> Record:
     """The record with its scores; a run that failed has 0 in each."""
     scores = {}
     for metric in metrics:

@@ -94,4 +94,6 @@ def mcnemar(wins: int, losses: int) -> float:
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """Linear between the nearest values; NaN of none."""
-    return float(np.percentile(np.asarray(values), percent)) if values else math.nan
+    if not values:
+        return math.nan
+    return float(np.percentile(np.asarray(values, dtype=np.float64), percent))
