@@ -87,9 +87,12 @@ def compare(a: Sequence[float], b: Sequence[float], *, binary: bool) -> Comparis
 def mcnemar(wins: int, losses: int) -> float:
     """How likely wins and losses are to be at least so uneven by chance (McNemar, 1947; exact)."""
     count = wins + losses
-    tail = sum(math.comb(count, at) for at in range(min(wins, losses) + 1))
-    # Integers of any length: their quotient is exact where 2**count is no float any more.
-    return min(1.0, 2 * tail / 2**count)
+    tail = chosen = 1  # subsets of up to so many, and of just so many
+    for at in range(min(wins, losses)):
+        chosen = chosen * (count - at) // (at + 1)
+        tail += chosen
+    # Integers of any length, since 2**count may be no float any more; their quotient is one.
+    return min(1.0, 2 * tail / (1 << count))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

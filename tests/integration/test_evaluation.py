@@ -51,11 +51,8 @@ def data(home: Path) -> str:
 def test_two_workflows(home: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = flow(home, "one"), flow(home, "two", answer="they are even")
     output = home / "out.jsonl"
-    code = main(
-        ["eval", one, "--against", two, "--data", data, "--metric", "contains", "--json"]
-        + ["--output", str(output), "--concurrency", "4"]
-    )
-    assert code == 0
+    arguments = ["eval", one, "--against", two, "--data", data, "--output", str(output)]
+    assert main([*arguments, "--metric", "contains", "--concurrency", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["metrics"]["contains"]["mean"] for each in found["workflows"]] == [0.5, 1.0]
     assert found["comparison"]["contains"]["wins"] == 4
