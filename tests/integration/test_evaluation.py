@@ -64,7 +64,7 @@ def test_two_workflows(home: Path, data: str, capsys: pytest.CaptureFixture[str]
 def test_plans_that_agree_and_plans_that_do_not(
     home: Path, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The naive plan really has one sequence at a time: the fault needs two."""
+    """A fault in batching, which one request at a time does not meet."""
     right = flow(home, "right", interval_s=0.01)
     assert main(["eval", right, "--data", data, "--verify"]) == 0
     assert "8 of 8 answers are the same" in capsys.readouterr().err
