@@ -37,7 +37,7 @@ SQUAD = {
 def test_documents_and_questions_that_point_to_them(tmp_path: Path) -> None:
     file, out = tmp_path / "squad.json", tmp_path / "out"
     file.write_text(json.dumps(SQUAD), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.xquad", file, out]
+    command = [sys.executable, "-m", "benchmarks.xquad", str(file), str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.stdout == f"2 documents and 1 questions in {out}\n", done.stderr
     graph = adjoin.load(ROOT / "examples" / "rag" / "workflow.yaml")

@@ -154,6 +154,27 @@ def test_an_interrupted_evaluation_goes_on(
     assert len(runtime.made[-1].calls) == 3
 
 
+def test_lines_are_in_the_file_as_their_runs_end(
+    cli: Cli,
+    runtime: type[StubRuntime],
+    example: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "out.jsonl"
+    seen: list[int] = []
+
+    def reply(self: StubRuntime, graph: Graph, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        seen.append(len(records(output)))
+        return self.outputs
+
+    monkeypatch.setattr(runtime, "reply", reply)
+    arguments = ("eval", example, "--data", data, "--metric", "exact", "--output", output)
+    assert cli(*arguments, "--concurrency", "1").code == 0
+    assert seen == [0, 1, 2]
+
+
 def test_failed_runs_are_run_again(
     cli: Cli, runtime: type[StubRuntime], example: Path, tmp_path: Path
 ) -> None:
