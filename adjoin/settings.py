@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     replica_threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads of a replica; 0 takes every core"
     )
+    replica_sequences: int = Field(
+        default=0, ge=0, le=4096, description="most sequences at once in a replica; 0: its engine's"
+    )
+    prefix_caching: bool = Field(
+        default=True, description="let prompts reuse the attention state of earlier ones"
+    )
     kv_cache_gb: float = Field(default=1.0, gt=0, le=4096, description="KV cache of a CPU replica")
 
     stage_timeout_s: float = Field(default=300.0, gt=0, description="of a stage that sets none")

@@ -9,7 +9,6 @@ whether the text is the one that the same engine gives to the same prompt withou
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import adjoin
 from adjoin import functions as fn
 from adjoin.dag import ModelSpec
 from benchmarks.report import arguments, report
+from benchmarks.xquad import Question, read
 
 PROMPT = """{% for passage in passages %}{{ passage.text }}
 
@@ -41,20 +41,6 @@ def answering(question: str, k: int = 1):  # type: ignore[no-untyped-def]
     return {"answer": answer, "prompt": prompt}
 
 
-def read(path: Path) -> tuple[dict[str, str], list[tuple[str, str, list[str]]]]:
-    """Paragraphs by id, and (question, paragraph id, gold answers)."""
-    paragraphs: dict[str, str] = {}
-    questions: list[tuple[str, str, list[str]]] = []
-    for article in json.loads(path.read_text())["data"]:
-        for paragraph in article["paragraphs"]:
-            key = f"p{len(paragraphs)}"
-            paragraphs[key] = paragraph["context"]
-            for question in paragraph["qas"]:
-                gold = [answer["text"] for answer in question["answers"]]
-                questions.append((question["question"], key, gold))
-    return paragraphs, questions
-
-
 def contains(answer: str, gold: list[str]) -> bool:
     return any(each.lower() in answer.lower() for each in gold)
 
@@ -63,7 +49,7 @@ def recall(ranks: list[int], k: int) -> float:
     return float(np.mean([rank < k for rank in ranks]))
 
 
-def by_adjoin(runtime: adjoin.Runtime, questions: list[tuple[str, str, list[str]]]) -> list[int]:
+def by_adjoin(runtime: adjoin.Runtime, questions: list[Question]) -> list[int]:
     inputs = [{"question": question, "k": 5} for question, _, _ in questions]
     ranks = []
     for found, (_, key, _) in zip(runtime.map(retrieval, inputs), questions, strict=True):
@@ -74,9 +60,7 @@ def by_adjoin(runtime: adjoin.Runtime, questions: list[tuple[str, str, list[str]
     return ranks
 
 
-def directly(
-    model: str, paragraphs: dict[str, str], questions: list[tuple[str, str, list[str]]]
-) -> list[int]:
+def directly(model: str, paragraphs: dict[str, str], questions: list[Question]) -> list[int]:
     """sentence-transformers and a matrix product."""
     from sentence_transformers import SentenceTransformer
 

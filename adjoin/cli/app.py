@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from adjoin.cli import collections, models, run, workflows
+from adjoin.cli import collections, evaluate, models, run, workflows
 from adjoin.cli.doctor import doctor
 from adjoin.cli.exits import EXIT_CODES
 
@@ -44,6 +44,7 @@ def _root(
 
 
 app.command("run")(run.run)
+app.command("eval")(evaluate.evaluate)
 app.command("validate")(workflows.validate)
 app.command("graph")(workflows.graph)
 app.command("explain")(workflows.explain)

@@ -21,7 +21,7 @@ from adjoin.errors import AdjoinError, Cancelled, to_wire
 #: The codes and what they mean; those of errors are :attr:`AdjoinError.exit_code`.
 EXIT_CODES: dict[int, str] = {
     0: "success",
-    1: "an error of adjoin itself",
+    1: "an error of adjoin itself, or `eval --verify` found answers that differ",
     2: "wrong command line, or a wrong workflow (its text, stages or types)",
     3: "wrong input values or settings",
     4: "a named thing does not exist, or exists and differs",

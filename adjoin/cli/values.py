@@ -50,7 +50,7 @@ def read_lines(graph: Graph, path: Path, defaults: Mapping[str, Any]) -> list[di
         InputError: a line is wrong, and which; or there is none.
     """
     found = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -74,7 +74,7 @@ def read_lines(graph: Graph, path: Path, defaults: Mapping[str, Any]) -> list[di
     return found
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
     except OSError as error:

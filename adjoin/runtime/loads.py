@@ -169,6 +169,8 @@ class Loads:
             digest=resolved.digest,
             args=wanted.args,
             threads=self._config.threads,
+            sequences=self._config.sequences,
+            prefix_caching=self._config.prefix_caching,
             kv_cache_bytes=self._config.kv_cache_bytes,
         )
         if len(msgspec.msgpack.encode(spec)) > MAX_MESSAGE // 2:

@@ -60,7 +60,8 @@ def main(fork: Fork, link: socket.socket) -> NoReturn:
     try:
         began = time.perf_counter()
         engine = _load(fork.spec, fork.log)
-        loop = StepLoop(engine, Limits(capacity=engine.capacity), server.deliver, log=fork.log)
+        limits = Limits(capacity=min(engine.capacity, fork.spec.sequences or engine.capacity))
+        loop = StepLoop(engine, limits, server.deliver, log=fork.log)
         server.open(loop, engine, time.perf_counter() - began)
         code = _EXIT_ENGINE_LOST
         loop.run()

@@ -23,10 +23,13 @@ from adjoin.types import Scalar
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is started with; times in seconds. ``threads`` is what a replica gets."""
+    """What a host is started with; times in seconds. ``threads`` is what a replica gets, and
+    ``sequences`` the most that it takes at once, 0 for as many as its engine does."""
 
     home: str
     threads: int
+    sequences: int = 0
+    prefix_caching: bool = True
     kv_cache_bytes: int
     load_timeout: float
     linger: float

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from adjoin.dag import Graph
-from adjoin.errors import AdjoinError, InputError, NotFound, to_wire
+from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, StageError, to_wire
 from adjoin.runtime.collection import SyncReport
 from adjoin.types import (
     Body,
@@ -54,6 +54,8 @@ class StubRuntime:
     outputs: Mapping[str, Any]
     error: AdjoinError | None = None
     interrupt = False
+    #: The question at which a submitted run is interrupted.
+    interrupt_at = ""
     made: ClassVar[list[StubRuntime]]
 
     def __init__(self, cluster: str | None = None, *, settings: Any = None) -> None:
@@ -100,6 +102,20 @@ class StubRuntime:
             question = values.get("question", "")
             yield InputError("no") if question == "bad" else {"answer": question.upper()}
 
+    async def asubmit(self, graph: Graph, /, **inputs: Any) -> StubHandle:
+        self.calls.append(("submit", graph.name, inputs))
+        if self.interrupt and inputs.get("question") == self.interrupt_at:
+            raise KeyboardInterrupt
+        if inputs.get("question") == "bad":
+            failed = StageError.of("run-1", "answer", 1, EngineError("the replica died"))
+            return StubHandle(RunFailed(error=to_wire(failed)))
+        outputs = dict(self.reply(graph, inputs))
+        return StubHandle(RunCompleted(outputs=outputs, usage=GENERATED, seconds=1.5))
+
+    def reply(self, graph: Graph, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a submitted run answers."""
+        return self.outputs
+
     def collection(self, name: str, *, embedding: str | None = None) -> StubCollection:
         return StubCollection(self, name, embedding)
 
@@ -111,6 +127,19 @@ class StubRuntime:
 
     def close(self) -> None:
         self.closed = True
+
+
+class StubHandle:
+    """A run that has ended."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def aevents(self) -> AsyncIterator[Event]:
+        yield Event(run="run-1", seq=0, at=1.5, body=self._body)
+
+    def done(self) -> bool:
+        return True
 
 
 class StubCollection:

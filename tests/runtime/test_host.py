@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from host_fixtures import (
     Observed,
+    attached,
     fake,
     first_token,
     nothing,
@@ -290,3 +291,15 @@ async def test_processes_and_descriptors_do_not_grow(link: HostLink) -> None:
 
 def _descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - a count of names
+
+
+@pytest.mark.parametrize(("sequences", "mixed"), [(0, True), (1, False)])
+async def test_one_sequence_at_a_time(tmp_path: Path, sequences: int, mixed: bool) -> None:
+    """The engine mixes up what is in it together, if it ever has two."""
+    prompts = [f"{word} {word}" for word in ("one", "two", "three", "four")]
+    async with attached(tmp_path, replica_sequences=sequences) as link:
+        model = link.model("m", fake(mix_up=True, words=20, interval_s=0.02), observe=nothing)
+        await say(model)
+        answers = await asyncio.gather(*(say(model, prompt) for prompt in prompts))
+    firsts = [answer.split()[0] for answer in answers]
+    assert (firsts != [prompt.split()[0] for prompt in prompts]) is mixed

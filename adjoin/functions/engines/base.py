@@ -29,6 +29,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
         digest: sha256 over those files.
         args: the engine's own arguments, in its spelling.
         threads: CPU threads it may use.
+        sequences: the most that enter it at once, whatever it could take; 0 for no such limit.
+        prefix_caching: whether a prompt may reuse the attention state of earlier ones.
         kv_cache_bytes: for attention state, on CPUs.
     """
 
@@ -39,6 +41,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
     args: dict[str, Scalar] = {}
     threads: int = 1
+    sequences: int = 0
+    prefix_caching: bool = True
     kv_cache_bytes: int = 1 << 30
 
 

@@ -56,6 +56,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fail_at_load: the message of a load that fails.
         crash_at_load, out_of_memory_at_load: how loading ends.
         crash_after, hang_after, out_of_memory_after: after that many tokens; 0 for never.
+        mix_up: requests that are in it together get the words of the one that came first: what a
+            fault in batching would do.
         dimension: of its vectors.
         max_model_len: its context, in words.
         max_num_seqs: how many sequences it takes at once.
@@ -73,6 +75,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     crash_after: int = 0
     hang_after: int = 0
     out_of_memory_after: int = 0
+    mix_up: bool = False
     dimension: int = 32
     max_model_len: int = 4096
     max_num_seqs: int = 16
@@ -133,13 +136,13 @@ class _Sample:
 class _Running:
     """A request being answered."""
 
-    def __init__(self, samples: list[_Sample], prompt: int) -> None:
+    def __init__(self, samples: list[_Sample], words: list[str]) -> None:
         self.samples = samples
-        self.prompt = prompt
+        self.words = words
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=self.prompt, generated=sum(s.count for s in self.samples))
+        return Usage(prompt=len(self.words), generated=sum(s.count for s in self.samples))
 
     def finished(self, id: str) -> Finished:
         generations = tuple(sample.generation() for sample in self.samples)
@@ -171,7 +174,10 @@ class FakeEngine:
         if not words:
             raise empty_prompt()
         check_length(len(words), self.context, self._model)
-        self._generating[request.id] = _Running(self._samples(request, words), len(words))
+        said = words
+        if self._script.mix_up and self._generating:
+            said = next(iter(self._generating.values())).words
+        self._generating[request.id] = _Running(self._samples(request, said), words)
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
         outputs: list[Output] = []

@@ -157,6 +157,11 @@ def engine_settings(spec: LoadSpec, device: str) -> dict[str, Any]:
     }
     settings |= _cpu_settings(spec) if device == "cpu" else {"max_num_seqs": _CUDA_SEQS}
     settings |= spec.args
+    if not spec.prefix_caching:
+        settings["enable_prefix_caching"] = False
+    if not settings["enable_prefix_caching"]:
+        # Without it, nor is the last block of a prompt shared.
+        settings.pop("kv_transfer_config", None)
     settings["max_num_seqs"] = positive_arg(spec.args, "max_num_seqs", settings["max_num_seqs"])
     return settings
 

@@ -28,6 +28,16 @@ def test_what_the_workflow_sets_wins() -> None:
     assert (found["dtype"], found["max_model_len"], found["max_num_seqs"]) == ("bfloat16", 2048, 4)
 
 
+def test_without_prefix_caching_nothing_of_a_prompt_is_shared() -> None:
+    assert "kv_transfer_config" in settings()
+    for found in (
+        settings(enable_prefix_caching=False),
+        engine_settings(LoadSpec(model="m", engine="vllm", prefix_caching=False), "cpu"),
+    ):
+        assert not found["enable_prefix_caching"]
+        assert "kv_transfer_config" not in found
+
+
 def test_two_replicas_draw_different_numbers() -> None:
     assert settings()["seed"] != settings()["seed"]
 

@@ -1,0 +1,1 @@
+"""How good a workflow is: metrics of answers, and how far their means can be trusted. Pure."""
