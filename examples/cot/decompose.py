@@ -1,4 +1,4 @@
-"""A question split into smaller ones, each answered from documents: ``decompose.yaml`` in Python."""
+"""A question split up, each part answered from documents: ``decompose.yaml`` in Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ PARTS = {
     "items": {"type": "string", "minLength": 8, "maxLength": 80},
     "minItems": 1,
     "maxItems": 3,
-    "uniqueItems": True,
 }
 
 

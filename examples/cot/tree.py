@@ -43,7 +43,7 @@ def concluded(path: str) -> bool:
 @adjoin.workflow(models={"small": SMALL})
 def propose(passage: str, question: str, path: str) -> Any:
     prompt = fn.prompt(Path("propose.md"), passage=passage, question=question, path=path)
-    return fn.generate(
+    return fn.generate.options(id="written")(
         prompt, model="small", n=3, temperature=0.7, seed=1, max_tokens=40, stop="\n"
     )
 
@@ -51,7 +51,7 @@ def propose(passage: str, question: str, path: str) -> Any:
 @adjoin.workflow(models={"small": SMALL})
 def judge(passage: str, question: str, path: str) -> Any:
     prompt = fn.prompt(Path("judge.md"), passage=passage, question=question, path=path)
-    return fn.generate(prompt, model="small", schema=MARK, max_tokens=4)
+    return fn.generate.options(id="mark")(prompt, model="small", schema=MARK, max_tokens=4)
 
 
 @adjoin.workflow
