@@ -10,11 +10,15 @@ from msgspec import Meta
 import adjoin
 from adjoin import functions as fn
 
-#: At most three: the fan-out is as wide as this list is long.
+#: At most three: the fan-out is as wide as this list is long. The pattern keeps a small model from
+#: writing anything but questions.
 PARTS = {
     "type": "array",
-    "items": {"type": "string", "minLength": 8, "maxLength": 80},
-    "minItems": 1,
+    "items": {
+        "type": "string",
+        "pattern": r"^(What|Who|When|Where|Why|How) [A-Za-z0-9 ,'-]{4,60}\?$",
+    },
+    "minItems": 2,
     "maxItems": 3,
 }
 
