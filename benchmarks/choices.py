@@ -1,8 +1,8 @@
 """Reading questions with four answers to choose from, made of a file in SQuAD's format.
 
 Each line has a passage, a question on it, four choices and the answer: the one that the file gives,
-and three that it gives to other questions of the same article. No choice is part of another. Each
-question, with its choices and their order, depends on the seed and on itself alone. The parts have no
+and three that it gives to other questions of the same article. No choice is part of another. The
+choices of a question and their order depend on the seed and its article alone. The parts have no
 passage in common: ``development`` is for writing prompts, ``held-out`` for measuring.
 
     python -m benchmarks.choices xquad.en.json held-out.jsonl [--part development] [--count 200]

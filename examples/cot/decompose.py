@@ -24,7 +24,7 @@ PARTS = {
 
 
 @adjoin.workflow(models={"small": adjoin.ModelSpec("smollm2-135m", args={"max_model_len": 2048})})
-def solve(question: str, k: int = 2) -> dict[str, Any]:
+def solve(question: str, k: int = 3) -> dict[str, Any]:
     vector = fn.embed(question, model="minilm")
     passages = fn.retrieve(vector, collection="handbook", k=k)
     prompt = fn.prompt(Path("answer.md"), question=question, passages=passages)
@@ -35,7 +35,7 @@ def solve(question: str, k: int = 2) -> dict[str, Any]:
 @adjoin.workflow(models={"small": adjoin.ModelSpec("smollm2-135m", args={"max_model_len": 2048})})
 def decompose(
     question: Annotated[str, Meta(min_length=1, max_length=1000)],
-    k: Annotated[int, Meta(ge=1, le=8)] = 2,
+    k: Annotated[int, Meta(ge=1, le=8)] = 3,
 ) -> dict[str, Any]:
     asked = fn.prompt(Path("split.md"), question=question)
     parts = fn.generate(asked, model="small", max_tokens=96, schema=PARTS)
