@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,21 +81,26 @@ class StageReport:
 class CallsReport:
     """The calls below a stage that differ only in numbers: ``solve[*]``, ``tree#*/draft[*]``.
 
-    ``seconds`` from the start of the first to the end of the last.
+    ``seconds`` in which at least one of them ran.
     """
 
     place: str
+    function: str = ""
+    model: str = ""
     where: str = ""
     count: int = 0
     failed: int = 0
     skipped: int = 0
-    started: float = 0.0
     seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
+    started: float = 0.0
+    running: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "calls": self.place,
+            "function": self.function,
+            "model": self.model or None,
             "count": self.count,
             "failed": self.failed,
             "skipped": self.skipped,
@@ -104,27 +109,40 @@ class CallsReport:
             "usage": self.usage,
         }
 
-    def cells(self) -> tuple[str, ...]:
+    def cells(self, around: Sequence[str] = ()) -> tuple[str, ...]:
+        """A row, below those of the calls around it; what these say of the place is left out."""
         marks = [f"x{self.count}"]
         marks += [f"{self.failed} failed"] if self.failed else []
         marks += [f"{self.skipped} skipped"] if self.skipped else []
-        name = f"  {self.place} {', '.join(marks)}"
-        return (name, "", "", self.where, f"{self.seconds:.3f}", *_counts(self.usage))
+        shown = self.place
+        if around:
+            within = f"{around[-1]}/"
+            inside = shown.startswith(within)  # else further marks: solve[*]#* in solve[*]
+            shown = shown.removeprefix(within) if inside else shown.rpartition("/")[2]
+        name = f"{'  ' * (len(around) + 1)}{shown} {', '.join(marks)}"
+        seconds = f"{self.seconds:.3f}"
+        return (name, self.function, self.model, self.where, seconds, *_counts(self.usage))
 
     def add(self, event: Event) -> None:
         match event.body:
-            case StageStarted(worker=worker) if event.attempt == 1:
+            case StageStarted(worker=worker):
                 self.where = worker
-                self.started = event.at if self.count == 0 else self.started
-                self.count += 1
+                self.count += event.attempt == 1
+                self.started = self.started if self.running else event.at
+                self.running.add(event.stage)
             case StageCompleted(usage=usage):
                 self.usage += usage
-                self.seconds = event.at - self.started
-            case StageFailed(retry=False):
-                self.failed += 1
-                self.seconds = event.at - self.started
+                self._ended(event)
+            case StageFailed(retry=retry):
+                self.failed += not retry
+                self._ended(event)
             case StageSkipped():
                 self.skipped += 1
+
+    def _ended(self, event: Event) -> None:
+        if event.stage in self.running:
+            self.running.remove(event.stage)
+            self.seconds += 0.0 if self.running else event.at - self.started
 
 
 class RunReport:
@@ -151,7 +169,9 @@ class RunReport:
             return
         if event.stage:
             place = _NUMBER.sub(r"\1*", event.stage)
-            self.calls.setdefault(place, CallsReport(place)).add(event)
+            if place not in self.calls:
+                self.calls[place] = CallsReport(place, *_called(self.graph, place))
+            self.calls[place].add(event)
             return
         match event.body:
             case RunStarted():
@@ -188,13 +208,16 @@ class RunReport:
         rows: list[tuple[str, ...]] = []
         for stage in self.stages.values():
             rows.append(stage.cells())
-            rows += [calls.cells() for calls in self.calls_of(stage.stage)]
+            rows += [calls.cells(around) for around, calls in self.calls_of(stage.stage)]
         total = ("total", "", "", "", f"{self.seconds:.3f}", *_counts(self.usage))
         return [*rows, total]
 
-    def calls_of(self, stage: str) -> list[CallsReport]:
-        """The calls below a stage, in the order of their first start."""
-        return [calls for place, calls in self.calls.items() if _STAGE.match(place)[0] == stage]  # type: ignore[index]
+    def calls_of(self, stage: str) -> list[tuple[list[str], CallsReport]]:
+        """The calls below a stage, after those that they are part of, whose places are given."""
+        order = {place: at for at, place in enumerate(self.calls)}
+        around = {place: _around(place, order) for place in order if _root(place) == stage}
+        places = sorted(around, key=lambda place: [order[each] for each in (*around[place], place)])
+        return [(around[place], self.calls[place]) for place in places]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -207,6 +230,28 @@ class RunReport:
             "stages": [stage.to_dict() for stage in self.stages.values()],
             "calls": [calls.to_dict() for calls in self.calls.values()],
         }
+
+
+def _root(place: str) -> str:
+    return _STAGE.match(place)[0]  # type: ignore[index]
+
+
+def _around(place: str, known: Iterable[str]) -> list[str]:
+    """The places that this one is part of, from the outermost."""
+    parts = [each for each in known if place.startswith((f"{each}/", f"{each}#", f"{each}["))]
+    return sorted(parts, key=len)
+
+
+def _called(graph: Graph, place: str) -> tuple[str, str]:
+    """The function and the model of a stage within a nested workflow, by its place."""
+    *outer, last = map(_root, place.split("/"))
+    within: Graph | None = graph
+    for stage in outer:
+        within = within.stage(stage).function.graph if within else None
+    if within is None or not outer:
+        return "", ""  # the row of the stage itself says it
+    found = within.stage(last)
+    return found.function.name, found.model or ""
 
 
 def texts_and_passages(

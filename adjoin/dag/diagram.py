@@ -176,7 +176,8 @@ def short(of: DataType) -> str:
     if of.kind == "dict" and of.fields is not None:
         return f"{{{', '.join(name for name, _ in of.fields)}}}"
     if of.kind in ("list", "dict"):
-        return f"{of.kind}[{', '.join(map(short, of.args))}]"
+        parts = "" if set(of.args) <= {dt.ANY} else f"[{', '.join(map(short, of.args))}]"
+        return f"{of.kind}{parts}"
     if of.kind == "union":
         return " | ".join(map(short, of.args))
     return "" if of == dt.ANY else str(of)

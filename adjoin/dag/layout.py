@@ -71,9 +71,22 @@ def arrange(
     points = {
         node: (across[node] - left, tops[layer[node]] + heights[layer[node]] / 2) for node in sizes
     }
+    # beside a high box an arrow goes straight down, or its curve would pass behind the box
+    passes = {
+        node: _beside(points[node], heights[layer[node]] - row)
+        for node in sizes.keys() - widths.keys()
+    }
+    routes = {
+        pair: (
+            points[chain[0]],
+            *(point for node in chain[1:-1] for point in passes[node]),
+            points[chain[-1]],
+        )
+        for pair, chain in chains.items()
+    }
     return Layout(
         {node: points[node] for node in widths},
-        {pair: tuple(points[node] for node in chain) for pair, chain in chains.items()},
+        routes,
         right - left,
         tops[-1],
     )
@@ -84,6 +97,12 @@ def _chain(pair: tuple[str, str], layer: Mapping[str, int], bend: int) -> list[s
     source, target = pair
     between = (layer[target] - layer[source] - 1) * bend
     return [source, *(f"{source}>{target}>{index}" for index in range(between)), target]
+
+
+def _beside(point: Point, extra: float) -> tuple[Point, ...]:
+    """The point of an arrow in a layer, or two where the layer is higher than a plain one."""
+    x, y = point
+    return ((x, y - extra / 2), (x, y + extra / 2)) if extra else (point,)
 
 
 def _layers(

@@ -48,7 +48,9 @@ class RemoteModel:
 
     async def capabilities(self) -> frozenset[str]:
         """What the model can do. See :class:`adjoin.types.ModelClient`."""
-        link, _ = await self._find()
+        link, waited = await self._find()
+        if waited:  # the call that follows will not have to wait
+            self._observe(Used(model=self.name, usage=Usage(cold_start_seconds=waited)))
         return frozenset(link.started.capabilities)
 
     async def embed(self, texts: Sequence[str]) -> Vector:

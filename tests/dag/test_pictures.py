@@ -18,6 +18,7 @@ from test_trace import make_rag
 
 import adjoin
 from adjoin import dag
+from adjoin import functions as fn
 from adjoin.dag import Literal, Reference
 from adjoin.dag.layout import MAX_BENDS, arrange
 
@@ -102,6 +103,22 @@ def test_a_box_is_as_high_as_the_workflow_in_it() -> None:
     )
     assert [found.centres[box][1] for box in "abc"] == [45, 90 + 145, 90 + 290 + 45]
     assert found.height == 3 * 90 + 200
+
+
+def test_an_arrow_goes_straight_past_a_high_box() -> None:
+    arrows = [("a", "b"), ("b", "c"), ("a", "c")]
+    found = arrange(dict.fromkeys("abc", 50.0), arrows, row=90, gap=20, extra={"b": 200.0})
+    _, above, below, _ = found.routes["a", "c"]
+    assert above[0] == below[0]
+    assert (above[1], below[1]) == (135, 335)
+
+
+def test_a_list_of_anything_is_called_a_list() -> None:
+    @dag.workflow
+    def chosen(q: str) -> Any:
+        return fn.select(WORDS(q), [1.0])
+
+    assert '-->|"list"| output' in chosen.graph.to_mermaid()
 
 
 @pytest.mark.parametrize("wide", [False, True])
