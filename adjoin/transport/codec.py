@@ -104,12 +104,8 @@ def decode(encoded: Encoded) -> Any:
     Raises:
         TransportError: the bytes are not an encoded value.
     """
-
-    def hook(code: int, data: memoryview) -> Any:
-        return _revive(code, bytes(data), encoded.buffers, hook)
-
     try:
-        return msgspec.msgpack.Decoder(ext_hook=hook).decode(encoded.header)
+        return _Reviver(encoded.buffers).decode(encoded.header)
     except (msgspec.DecodeError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise TransportError(f"damaged value: {error}") from None
 
@@ -211,24 +207,34 @@ def _extension(code: int, data: Any) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, msgspec.msgpack.encode(data))
 
 
-def _revive(code: int, data: bytes, buffers: tuple[Any, ...], hook: Any) -> Any:
-    content = msgspec.msgpack.Decoder(ext_hook=hook).decode(data)
-    match code:
-        case 1:
-            dtype, shape, index = content
-            return _array(str(dtype), [_index(n) for n in shape], buffers[_index(index)])
-        case 2:
-            name, fields = content
-            kind = _STRUCTS[str(name)]
-            return msgspec.convert(fields, kind)
-        case 3:
-            return tuple(content)
-        case 4:
-            return bytes(buffers[_index(content)])
-        case 5 | 6:
-            *description, index = content
-            return _adapter(code).revive(buffers[_index(index)], *description)
-    raise ValueError(f"unknown form {code}")
+class _Reviver:
+    """The hook for extensions. A closure that calls itself would be a cycle, which keeps the buffers,
+    and with them memory that others wait for, until the garbage is collected."""
+
+    def __init__(self, buffers: tuple[Any, ...]) -> None:
+        self._buffers = buffers
+
+    def decode(self, data: bytes) -> Any:
+        return msgspec.msgpack.Decoder(ext_hook=self).decode(data)
+
+    def __call__(self, code: int, data: memoryview) -> Any:
+        content = self.decode(bytes(data))
+        match code:
+            case 1:
+                dtype, shape, index = content
+                return _array(str(dtype), [_index(n) for n in shape], self._buffers[_index(index)])
+            case 2:
+                name, fields = content
+                kind = _STRUCTS[str(name)]
+                return msgspec.convert(fields, kind)
+            case 3:
+                return tuple(content)
+            case 4:
+                return bytes(self._buffers[_index(content)])
+            case 5 | 6:
+                *description, index = content
+                return _adapter(code).revive(self._buffers[_index(index)], *description)
+        raise ValueError(f"unknown form {code}")
 
 
 def _adapter(code: int) -> Any:

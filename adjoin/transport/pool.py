@@ -89,6 +89,7 @@ class Pool:
         self.free: dict[int, Slab] = {}  # the longest unused first
         self._make = make
         self._made = 0
+        self._closed = False
         self._lock = threading.Lock()
         # A finalizer can run anywhere, even inside of the lock: it only appends here.
         self._dropped: deque[Slab] = deque()
@@ -117,7 +118,8 @@ class Pool:
 
     def drop(self, slab: Slab) -> None:
         """One holder less; takes effect with the next call of another method."""
-        self._dropped.append(slab)
+        if not self._closed:
+            self._dropped.append(slab)
 
     def settle(self) -> None:
         """Make what was dropped free."""
@@ -150,7 +152,8 @@ class Pool:
     def close(self) -> None:
         """Free everything; views that still live keep their own memory."""
         with self._lock:
-            self.budget = 0
+            self._closed, self.budget = True, 0
+            self._dropped.clear()
             for slab in (*self.taken.values(), *self.free.values()):
                 self.evicted(slab)
             self.taken.clear()

@@ -33,7 +33,8 @@ class SharedMemoryChannel:
         self._links: dict[str, _Link] = {}
 
     async def fetch(self, id: str, owner: str) -> Encoded:
-        return await self._link(owner).fetch(id)
+        link = self._link(owner)
+        return await link.fetch(id)
 
     async def close(self) -> None:
         for link in list(self._links.values()):

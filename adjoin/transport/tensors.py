@@ -31,7 +31,7 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
     Raises:
         TransportError: it is no dense tensor of plain numbers in the memory of a host or a GPU.
     """
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_quantized:
+    if type(value).__name__ not in ("Tensor", "Parameter") or not _is_dense(value):
         raise TransportError(
             f"a torch {type(value).__name__} cannot travel", hint="make a dense tensor of it"
         )
@@ -42,6 +42,10 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
     flat = plain.contiguous().reshape(-1).view(torch.uint8)
     buffer = DeviceBuffer(flat) if device == "cuda" else flat.numpy().data
     return [name, list(value.shape), device], buffer
+
+
+def _is_dense(value: Any) -> bool:
+    return bool(value.layout == torch.strided and not value.is_quantized)
 
 
 def revive(buffer: Any, name: str, shape: list[int], device: str) -> Any:
