@@ -144,14 +144,20 @@ class Agent:
         async with Outbox(channel) as send:
             try:
                 opened = decode(messages[0], p.Open)
-                graph = await self._graph(channel, opened.graph)
-                await self._run_segment(channel, opened, graph, send)
+                early: list[bytes] = []
+                graph = await self._graph(channel, opened.graph, early)
+                await self._run_segment(channel, opened, graph, send, early)
             except TransportError:
                 comm.abort()  # the driver is gone, or what it says makes no sense
         return Status.dont_reply
 
     async def _run_segment(
-        self, channel: Channel, opened: p.Open, graph: Graph, send: Callable[[p.Message], None]
+        self,
+        channel: Channel,
+        opened: p.Open,
+        graph: Graph,
+        send: Callable[[p.Message], None],
+        early: list[bytes],
     ) -> None:
         segment = SegmentRun(
             run=opened.run,
@@ -168,18 +174,27 @@ class Agent:
         try:
             with allocating(self.lender.pool):  # for all tasks that start in here
                 segment.start()
-                await _obey(channel, segment)
+                await _obey(channel, segment, early)
             await segment.close()
             send(p.Closed())
         finally:
             self._segments.discard(segment)
             await segment.close()
 
-    async def _graph(self, channel: Channel, version: str) -> Graph:
+    async def _graph(self, channel: Channel, version: str, early: list[bytes]) -> Graph:
+        """The graph, asked for when it is new; what the driver says meanwhile goes to ``early``."""
         if version not in self._graphs:
             await channel.send([p.pack(p.NeedGraph())])
-            (message,), _ = await channel.receive()
-            graph = read_graph(decode(message, p.Define))
+            graph = None
+            while graph is None:
+                messages, _ = await channel.receive()
+                for message in messages:
+                    if graph is None and isinstance(
+                        said := decode(message, p.FromDriver), p.Define
+                    ):
+                        graph = read_graph(said)
+                    else:
+                        early.append(message)
             self._graphs[version] = graph
             while len(self._graphs) > _KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
@@ -303,10 +318,9 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         await self._agent.close()
 
 
-async def _obey(channel: Channel, segment: SegmentRun) -> None:
-    """Carry out what the driver says until it closes the segment."""
+async def _obey(channel: Channel, segment: SegmentRun, messages: list[bytes]) -> None:
+    """Carry out what the driver has said and says until it closes the segment."""
     while True:
-        messages, _ = await channel.receive()
         for message in messages:
             match decode(message, p.FromDriver):
                 case p.Feed() as feed:
@@ -315,6 +329,7 @@ async def _obey(channel: Channel, segment: SegmentRun) -> None:
                     segment.retry(stage, attempt)
                 case p.Close():
                     return
+        messages, _ = await channel.receive()
 
 
 def _reply(value: Any) -> p.Reply:
