@@ -144,9 +144,9 @@ def test_nobody_else_can_write_or_resize() -> None:
     slab = Slab(1, SMALLEST)
     with pytest.raises(PermissionError):
         mmap.mmap(slab.fd, SMALLEST)
-    with pytest.raises(OSError):  # noqa: PT011  # one that is opened anew is sealed
+    with pytest.raises(OSError):  # one that is opened anew is sealed
         mmap.mmap(os.open(f"/proc/self/fd/{slab.fd}", os.O_RDWR), SMALLEST)
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):
         os.truncate(f"/proc/self/fd/{slab.fd}", 0)
     slab.close()
 
