@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from adjoin.errors import AdjoinError
 from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
 from adjoin.runtime.protocol import Done, Failed, Feed, Happened, Message, PullFailed, Ref, Value
 from adjoin.transport import codec
+from adjoin.transport.channel import Published
 from adjoin.transport.codec import Encoded
 from adjoin.types import Body, StageStarted, Usage
 
@@ -73,7 +73,7 @@ class SegmentRun:
         self._skipped: set[str] = set()
         self._waiting = dict(attempts)
         self._scope: dict[str, Any] = {"inputs": inputs}
-        self._held: dict[str, Encoded] = {}
+        self._published = Published()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -91,7 +91,7 @@ class SegmentRun:
 
     def held(self, ref: str) -> Encoded | None:
         """The value behind a reference that this segment handed out."""
-        return self._held.get(ref)
+        return self._published.find(ref)
 
     async def close(self) -> None:
         """Cancel what runs, wait until it has let go, and drop all values."""
@@ -101,7 +101,7 @@ class SegmentRun:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
         self._scope.clear()
-        self._held.clear()
+        self._published.withdraw_all()
 
     def _ready(self, name: str) -> bool:
         return self.graph.dependencies(name) <= self._scope.keys()
@@ -166,9 +166,8 @@ class SegmentRun:
         encoded = codec.encode(result)
         if encoded.nbytes <= self._limits.inline_bytes:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))
-        ref = Ref(id=secrets.token_urlsafe(16), owner=self.world.address, nbytes=encoded.nbytes)
-        self._held[ref.id] = encoded
-        return ref
+        id = self._published.publish(encoded)
+        return Ref(id=id, owner=self.world.address, nbytes=encoded.nbytes)
 
 
 def return_annotation(stage: Stage) -> Any:
