@@ -140,25 +140,23 @@ class Agent:
     # -- conversations --
 
     async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        """Segments, one after another, until the driver leaves."""
         channel = Channel(comm)
         async with Outbox(channel) as send:
             try:
-                opened = decode(messages[0], p.Open)
-                early: list[bytes] = []
-                graph = await self._graph(channel, opened.graph, early)
-                await self._run_segment(channel, opened, graph, send, early)
+                while True:
+                    messages = await self._run_segment(channel, messages, send)
             except TransportError:
                 comm.abort()  # the driver is gone, or what it says makes no sense
         return Status.dont_reply
 
     async def _run_segment(
-        self,
-        channel: Channel,
-        opened: p.Open,
-        graph: Graph,
-        send: Callable[[p.Message], None],
-        early: list[bytes],
-    ) -> None:
+        self, channel: Channel, messages: Sequence[bytes], send: Callable[[p.Message], None]
+    ) -> Sequence[bytes]:
+        """Run the segment that the first message opens; returns what opens the next one."""
+        opened = decode(messages[0], p.Open)
+        early = list(messages[1:])
+        graph = await self._graph(channel, opened.graph, early)
         segment = SegmentRun(
             run=opened.run,
             graph=graph,
@@ -170,13 +168,12 @@ class Agent:
             send=send,
             streaming=opened.streaming,
         )
+        del opened, messages  # a connection that waits for its next segment keeps no inputs
         self._segments.add(segment)
         try:
             with allocating(self.lender.pool):  # for all tasks that start in here
                 segment.start()
-                await _obey(channel, segment, early)
-            await segment.close()
-            send(p.Closed())
+                return await _obey(channel, segment, early)
         finally:
             self._segments.discard(segment)
             await segment.close()
@@ -318,17 +315,21 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         await self._agent.close()
 
 
-async def _obey(channel: Channel, segment: SegmentRun, messages: list[bytes]) -> None:
-    """Carry out what the driver has said and says until it closes the segment."""
+async def _obey(
+    channel: Channel, segment: SegmentRun, messages: Sequence[bytes]
+) -> Sequence[bytes]:
+    """Carry out what the driver has said and says until it opens another segment."""
     while True:
-        for message in messages:
+        for at, message in enumerate(messages):
             match decode(message, p.FromDriver):
+                case p.Open():
+                    return messages[at:]
                 case p.Feed() as feed:
                     segment.feed(feed)
                 case p.Retry(stage=stage, attempt=attempt):
                     segment.retry(stage, attempt)
                 case p.Close():
-                    return
+                    await segment.end()
         messages, _ = await channel.receive()
 
 

@@ -55,6 +55,10 @@ class Published:
         self._values[id] = value
         return id
 
+    @property
+    def empty(self) -> bool:
+        return not self._values
+
     def find(self, id: str) -> Encoded | None:
         return self._values.get(id)
 

@@ -107,7 +107,8 @@ class _Conversation:
         self._segment.start()
 
     async def _end(self) -> None:
-        if self._segment is not None:
-            await self._segment.close()
-            self._cluster.segments.discard(self._segment)
-        self._to_driver.put_nowait(p.pack(p.Closed()))
+        if self._segment is None:
+            self._to_driver.put_nowait(p.pack(p.Closed()))
+            return
+        await self._segment.end()
+        self._cluster.segments.discard(self._segment)
