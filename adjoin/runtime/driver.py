@@ -225,11 +225,13 @@ class Run:
         segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
 
     async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
-        here: dict[str, p.Value] = {}
+        here: dict[str, Encoded] = {}
         for stage, value in values.items():
+            if isinstance(value, Encoded):
+                here[stage] = value
+                continue
             try:
-                pull = self._driver.cluster.pull
-                here[stage] = await pull(value) if isinstance(value, p.Ref) else value
+                here[stage] = await self._driver.cluster.pull(value)
             except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return
