@@ -208,7 +208,7 @@ def _extension(code: int, data: Any) -> msgspec.msgpack.Ext:
 
 
 class _Reviver:
-    """The hook for extensions. A closure that calls itself would be a cycle, which keeps the buffers,
+    """The hook for extensions. A closure that calls itself would be a cycle, which keeps buffers,
     and with them memory that others wait for, until the garbage is collected."""
 
     def __init__(self, buffers: tuple[Any, ...]) -> None:

@@ -78,7 +78,8 @@ class _Link:
         answer = self._waiting[number] = self._loop.create_future()
         try:
             self._packets.send(lending.Fetch(number, id))
-            return await answer
+            value: Encoded = await answer
+            return value
         finally:
             del self._waiting[number]
 

@@ -45,10 +45,10 @@ def flatten(value: Any) -> tuple[list[Any], Any]:
 
 
 def _is_dense(value: Any) -> bool:
-    return bool(value.layout == torch.strided and not value.is_quantized)
+    return bool(not value.is_quantized and value.layout == torch.strided)
 
 
-def revive(buffer: Any, name: str, shape: list[int], device: str) -> Any:
+def revive(buffer: Any, name: str, shape: list[Any], device: str) -> Any:
     """The inverse of :func:`flatten`."""
     dtype = _DTYPES[name]
     if any(not isinstance(n, int) or n < 0 for n in shape):

@@ -46,7 +46,7 @@ def finder(published: Published) -> Any:
 _RNG = np.random.default_rng(7)
 VALUES = {
     "none": None,
-    "text": "ein Text – 文" * 3,
+    "text": "ein Text, ä 文" * 3,
     "long text": "x" * 200_000,
     "bytes": b"",
     "long bytes": bytes(range(256)) * 1000,
