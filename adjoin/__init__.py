@@ -45,10 +45,15 @@ from adjoin.types import Event, Message, Passage, StageContext, Token, Usage, Ve
 if TYPE_CHECKING:
     from adjoin.runtime.runtime import Runtime
     from adjoin.settings import Settings
+    from adjoin.transport.memory import empty
 
 __version__ = "0.1.0"
 
-_LAZY = {"Runtime": "adjoin.runtime.runtime", "Settings": "adjoin.settings"}
+_LAZY = {
+    "Runtime": "adjoin.runtime.runtime",
+    "Settings": "adjoin.settings",
+    "empty": "adjoin.transport.memory",
+}
 
 __all__ = [
     "AdjoinError",
@@ -83,6 +88,7 @@ __all__ = [
     "Workflow",
     "YamlError",
     "each",
+    "empty",
     "function",
     "load",
     "size",

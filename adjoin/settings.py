@@ -67,6 +67,10 @@ class Settings(BaseSettings):
         default=65_536, ge=0, description="larger values stay where they were made until pulled"
     )
 
+    shared_bytes: int = Field(
+        default=536_870_912, ge=0, le=2**44, description="shared memory of a worker; 0 for none"
+    )
+
     max_file_bytes: int = Field(default=64_000_000, ge=1, description="of one document")
     parse_timeout_s: float = Field(default=60.0, gt=0, description="of one document")
     parse_memory_mb: int = Field(default=2048, ge=256)

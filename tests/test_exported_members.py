@@ -38,6 +38,7 @@ PUBLIC = [
     "Workflow",
     "YamlError",
     "each",
+    "empty",
     "function",
     "load",
     "size",

@@ -8,6 +8,7 @@ request. Workers get it from the client that starts or joins a cluster, or with
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections import OrderedDict
@@ -25,17 +26,22 @@ from adjoin.dag import Graph
 from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
-from adjoin.runtime.conversation import Outbox, answered, decode, receive_value
+from adjoin.runtime.conversation import Outbox, answered, decode
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
 from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
+from adjoin.transport.channel import LocalChannel, Unreachable, ValueChannel
 from adjoin.transport.codec import Encoded
+from adjoin.transport.lending import Lender, socket_path
+from adjoin.transport.memory import allocating
 from adjoin.transport.remote import Channel
+from adjoin.transport.shm import SharedMemoryChannel
 from adjoin.types import (
     Body,
     CollectionClient,
@@ -44,6 +50,7 @@ from adjoin.types import (
     Vector,
 )
 
+_log = logging.getLogger(__name__)
 _KEPT_GRAPHS = 256
 
 
@@ -55,7 +62,6 @@ class Agent:
         self.address = worker.address
         self.settings = settings
         self.threads: Executor = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
-        self._pool = worker.rpc
         self._cluster = cluster
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
@@ -65,8 +71,22 @@ class Agent:
         self._watchers: set[Callable[[p.Message], None]] = set()
         root = settings.home / "collections"
         self.shelf = Shelf(root, self.threads, self._notify)
+        self._copying = ThreadPoolExecutor(1, "adjoin-copy")
+        self.lender = Lender(settings.shared_bytes, self._held, self._copying)
+        directory = runtime_directory(cluster) / "agents"
+        self._socket = socket_path(directory, self.address)
+        #: In the order in which they are tried.
+        self._channels: tuple[ValueChannel, ...] = (
+            LocalChannel(self.address, self._held),
+            SharedMemoryChannel(directory),
+            RemoteChannel(worker.rpc),
+        )
 
     def install(self, worker: Worker) -> None:
+        try:
+            self.lender.start(self._socket)
+        except OSError as error:  # values go over Dask's comm
+            _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
         worker.handlers["adjoin_segment"] = self.on_segment
         worker.handlers["adjoin_draft"] = self.on_draft
         worker.handlers["adjoin_call"] = self.on_call
@@ -77,6 +97,10 @@ class Agent:
             await segment.close()
         if self._link is not None:
             await self._link.detach()
+        for channel in self._channels:
+            await channel.close()
+        await self.lender.close()
+        self._copying.shutdown(wait=False, cancel_futures=True)
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     # -- the world of a segment --
@@ -89,12 +113,12 @@ class Agent:
 
     async def pull(self, ref: p.Ref) -> Encoded:
         """The value behind a reference, from this agent or another one."""
-        if ref.owner == self.address:
-            return self._held(ref.id)
-        channel = await Channel.open(
-            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.id))
-        )
-        return await receive_value(channel)
+        for channel in self._channels:
+            try:
+                return await channel.fetch(ref.id, ref.owner)
+            except Unreachable as error:
+                _log.debug("%s not by %s: %s", ref.id, channel.name, error)
+        raise TransportError("no channel reaches the owner of a value", where=ref.owner)
 
     async def link(self) -> HostLink:
         """The connection to this machine's host, started when there is none."""
@@ -116,19 +140,23 @@ class Agent:
     # -- conversations --
 
     async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
+        """Segments, one after another, until the driver leaves."""
         channel = Channel(comm)
         async with Outbox(channel) as send:
             try:
-                opened = decode(messages[0], p.Open)
-                graph = await self._graph(channel, opened.graph)
-                await self._run_segment(channel, opened, graph, send)
+                while True:
+                    messages = await self._run_segment(channel, messages, send)
             except TransportError:
                 comm.abort()  # the driver is gone, or what it says makes no sense
         return Status.dont_reply
 
     async def _run_segment(
-        self, channel: Channel, opened: p.Open, graph: Graph, send: Callable[[p.Message], None]
-    ) -> None:
+        self, channel: Channel, messages: Sequence[bytes], send: Callable[[p.Message], None]
+    ) -> Sequence[bytes]:
+        """Run the segment that the first message opens; returns what opens the next one."""
+        opened = decode(messages[0], p.Open)
+        early = list(messages[1:])
+        graph = await self._graph(channel, opened.graph, early)
         segment = SegmentRun(
             run=opened.run,
             graph=graph,
@@ -140,21 +168,30 @@ class Agent:
             send=send,
             streaming=opened.streaming,
         )
+        del opened, messages  # a connection that waits for its next segment keeps no inputs
         self._segments.add(segment)
         try:
-            segment.start()
-            await _obey(channel, segment)
-            await segment.close()
-            send(p.Closed())
+            with allocating(self.lender.pool):  # for all tasks that start in here
+                segment.start()
+                return await _obey(channel, segment, early)
         finally:
             self._segments.discard(segment)
             await segment.close()
 
-    async def _graph(self, channel: Channel, version: str) -> Graph:
+    async def _graph(self, channel: Channel, version: str, early: list[bytes]) -> Graph:
+        """The graph, asked for when it is new; what the driver says meanwhile goes to ``early``."""
         if version not in self._graphs:
             await channel.send([p.pack(p.NeedGraph())])
-            (message,), _ = await channel.receive()
-            graph = read_graph(decode(message, p.Define))
+            graph = None
+            while graph is None:
+                messages, _ = await channel.receive()
+                for message in messages:
+                    if graph is None and isinstance(
+                        said := decode(message, p.FromDriver), p.Define
+                    ):
+                        graph = read_graph(said)
+                    else:
+                        early.append(message)
             self._graphs[version] = graph
             while len(self._graphs) > _KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
@@ -177,9 +214,7 @@ class Agent:
         channel = Channel(comm)
         request = decode(messages[0], p.Call)
         if isinstance(request, p.Pull):
-            answer = await answered(self._pulled(request.ref))
-            buffers = self._held(request.ref).buffers if isinstance(answer, p.Reply) else ()
-            await channel.send([p.pack(answer)], buffers)
+            await answer_pull(channel, request, self._held)
         else:
             await channel.send([p.pack(await answered(self._twice(request)))])
         return Status.dont_reply
@@ -241,9 +276,6 @@ class Agent:
             )
         return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
 
-    async def _pulled(self, ref: str) -> p.Reply:
-        return p.Reply(value=Encoded(self._held(ref).header))
-
     def _held(self, ref: str) -> Encoded:
         for segment in self._segments:
             if (value := segment.held(ref)) is not None:
@@ -283,18 +315,22 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         await self._agent.close()
 
 
-async def _obey(channel: Channel, segment: SegmentRun) -> None:
-    """Carry out what the driver says until it closes the segment."""
+async def _obey(
+    channel: Channel, segment: SegmentRun, messages: Sequence[bytes]
+) -> Sequence[bytes]:
+    """Carry out what the driver has said and says until it opens another segment."""
     while True:
-        messages, _ = await channel.receive()
-        for message in messages:
+        for at, message in enumerate(messages):
             match decode(message, p.FromDriver):
+                case p.Open():
+                    return messages[at:]
                 case p.Feed() as feed:
                     segment.feed(feed)
                 case p.Retry(stage=stage, attempt=attempt):
                     segment.retry(stage, attempt)
                 case p.Close():
-                    return
+                    await segment.end()
+        messages, _ = await channel.receive()
 
 
 def _reply(value: Any) -> p.Reply:

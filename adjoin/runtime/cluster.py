@@ -29,6 +29,8 @@ from adjoin.transport.remote import Channel
 _POLL_S = 0.5
 _START_S = 60.0
 _STOP_S = 10.0
+#: Connections to one worker that wait for their next segment.
+_KEPT_IDLE = 64
 _LOOPBACK = ("127.", "[::1]", "::1", "localhost")
 
 
@@ -37,6 +39,8 @@ class Cluster:
 
     def __init__(self, client: Client, settings: Settings, id: str, members: list[_Member]) -> None:
         self.topology = Topology(epoch=0, workers=())
+        #: By address of the worker, for those that are there.
+        self._idle: dict[str, list[Channel]] = {}
         self.id = id
         self._client = client
         self._settings = settings
@@ -108,6 +112,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Leave the cluster; end it when it is embedded."""
+        for address in list(self._idle):
+            self._forget_idle(address)
         if self.owns_processes:
             await self._shut_hosts()
         tasks = [*self._watches.values(), *([self._membership] if self._membership else [])]
@@ -145,6 +151,29 @@ class Cluster:
         if found is None:
             raise TransportError("the worker is gone", where=worker)
         return await Channel.open(self._pool, found.address, operation, p.pack(message))
+
+    async def open_segment(self, worker: str, message: p.Message) -> Channel:
+        """Start a segment, on a connection where one has ended when there is such."""
+        found = self.topology.worker(worker)
+        idle = self._idle.get(found.address, []) if found is not None else []
+        while idle:
+            channel = idle.pop()
+            if not channel.closed:
+                await channel.send([p.pack(message)])
+                return channel
+        return await self.open(worker, "adjoin_segment", message)
+
+    def keep(self, channel: Channel) -> None:
+        """Keep a connection on which a segment has ended for the next one."""
+        idle = self._idle.get(channel.address)
+        if idle is not None and len(idle) < _KEPT_IDLE:
+            idle.append(channel)
+        else:
+            channel.abort()
+
+    def _forget_idle(self, address: str) -> None:
+        for channel in self._idle.pop(address, ()):
+            channel.abort()
 
     async def call(self, worker: str, request: p.Message) -> Any:
         """Ask a worker's agent; returns the decoded value or raises what it answered."""
@@ -201,7 +230,10 @@ class Cluster:
 
     def _replace(self, address: str, about: p.About | None) -> None:
         others = [worker for worker in self.topology.workers if worker.address != address]
-        if about is not None:
+        if about is None:
+            self._forget_idle(address)
+        else:
+            self._idle.setdefault(address, [])
             others.append(
                 Worker(
                     name=about.name,

@@ -14,6 +14,10 @@ from adjoin.errors import AdjoinError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.transport.codec import Encoded
 from adjoin.transport.remote import Channel
+from adjoin.types import StageCompleted, StageSkipped, StageStarted
+
+#: Seconds that what nobody acts on may wait for company.
+_LINGER_S = 0.02
 
 
 def decode(message: bytes, kind: Any) -> Any:
@@ -25,30 +29,55 @@ def decode(message: bytes, kind: Any) -> Any:
 
 
 class Outbox:
-    """Sends in the background what is put in, several messages at once when they pile up."""
+    """Sends in the background what is put in, in order.
+
+    Each sending costs both processes more than the messages in it do. So what nobody acts on, such
+    as the start of a stage, lingers until there is something that somebody does.
+    """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._queue: asyncio.Queue[p.Message | None] = asyncio.Queue()
+        self._pending: list[p.Message] = []
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._last = False
 
     async def __aenter__(self) -> Callable[[p.Message], None]:
         self._task = asyncio.ensure_future(self._drain())
-        return self._queue.put_nowait
+        return self._put
 
     async def __aexit__(self, *_: object) -> None:
-        self._queue.put_nowait(None)
+        self._last = True
+        self._wake.set()  # also where nothing is pending
         with contextlib.suppress(TransportError):  # the reader sees that, too, and acts on it
             await self._task
 
+    def _put(self, message: p.Message) -> None:
+        self._pending.append(message)
+        if not _can_linger(message):
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._wake.set)
+
     async def _drain(self) -> None:
-        last = False
-        while not last:
-            batch = [await self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            last = None in batch
-            if messages := [p.pack(message) for message in batch if message is not None]:
-                await self._channel.send(messages)
+        while not self._last or self._pending:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            batch, self._pending = self._pending, []
+            if batch:
+                await self._channel.send([p.pack(message) for message in batch])
+
+
+def _can_linger(message: p.Message) -> bool:
+    match message:
+        case p.Happened(body=StageStarted() | StageCompleted() | StageSkipped()):
+            return True
+        case p.Done(value=None):
+            return True
+    return False
 
 
 async def receive_value(channel: Channel) -> Encoded:

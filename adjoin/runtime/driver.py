@@ -63,6 +63,13 @@ class Driver:
         run.done.add_done_callback(lambda _: self._runs.discard(run))
         return run
 
+    def known_plan(self, graph: Graph, stages: frozenset[str]) -> Plan | None:
+        """The plan of the whole graph, when it was made before for this topology."""
+        topology = self.cluster.topology
+        if not topology.workers or len(stages) < len(graph.stages):
+            return None
+        return self._plans.get((graph.version, topology.epoch))
+
     async def plan(self, graph: Graph, stages: frozenset[str] | None = None) -> Plan:
         """Where the graph's stages run, as of now; whole graphs are planned once an epoch."""
         topology = await self.cluster.ready()
@@ -176,7 +183,11 @@ class Run:
                 case m.Emit(body, stage, attempt):
                     self._publish(body, stage, attempt)
                 case m.MakePlan(stages, delay):
-                    self._aside(self._plan(stages, delay))
+                    known = None if delay else self._driver.known_plan(self.graph, stages)
+                    if known is None:
+                        self._aside(self._plan(stages, delay))
+                    else:
+                        self._planned(known)
                 case m.OpenSegment(index):
                     self._segments[index] = _Segment(self, command)
                 case m.FeedSegment(index, stage, value, skipped):
@@ -186,8 +197,10 @@ class Run:
                     self._aside(self._retry(command))
                 case m.CloseSegment(index):
                     self._segments[index].close()
+                case m.Collect(values) if any(isinstance(v, p.Ref) for v in values.values()):
+                    self._aside(self._pull_outputs(values))
                 case m.Collect(values):
-                    self._aside(self._collect(values))
+                    self._collect(values)
                 case m.End(error, usage):
                     self._end(error, usage)
 
@@ -199,28 +212,40 @@ class Run:
         except AdjoinError as error:
             self.tell(m.Stop(error))
             return
+        self._planned(plan)
+
+    def _planned(self, plan: Plan) -> None:
         self.tell(m.Planned(plan))
-        await self._driver.look_ahead(self.graph, plan)
+        if self.graph.model_names():
+            self._aside(self._driver.look_ahead(self.graph, plan))
 
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
         segment = self._segments[command.segment]
         segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
 
-    async def _collect(self, values: Mapping[str, p.Value]) -> None:
+    async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
+        here: dict[str, Encoded] = {}
         for stage, value in values.items():
+            if isinstance(value, Encoded):
+                here[stage] = value
+                continue
             try:
-                pull = self._driver.cluster.pull
-                encoded = await pull(value) if isinstance(value, p.Ref) else value
-                annotation = return_annotation(self.graph.stage(stage))
-                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
-            except TransportError as error:
-                if not isinstance(value, p.Ref):
-                    self.tell(m.Stop(error))
-                    return
+                here[stage] = await self._driver.cluster.pull(value)
+            except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return
-        self.tell(m.Collected())
+        self._collect(here)
+
+    def _collect(self, values: Mapping[str, Any]) -> None:
+        try:
+            for stage, encoded in values.items():
+                annotation = return_annotation(self.graph.stage(stage))
+                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
+        except TransportError as error:
+            self.tell(m.Stop(error))
+        else:
+            self.tell(m.Collected())
 
     def _end(self, error: AdjoinError | None, usage: Usage) -> None:
         result: Any = None
@@ -278,10 +303,14 @@ class _Segment:
         self._command = command
         self._out: asyncio.Queue[p.Message] = asyncio.Queue()
         self._closing = False
+        self._sending = False
+        self._channel: Channel | None = None
+        self._sender: asyncio.Task[None] | None = None
         self._task = asyncio.ensure_future(self._converse())
 
     def send(self, message: p.Message) -> None:
         self._out.put_nowait(message)
+        self._start_sender()
 
     def close(self) -> None:
         if not self._closing:
@@ -290,6 +319,8 @@ class _Segment:
 
     async def ended(self) -> None:
         """Wait for the agent to free everything; cut the connection if it does not."""
+        if self._task.done():
+            return
         self.close()
         _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
         for task in late:
@@ -302,17 +333,31 @@ class _Segment:
         except TransportError:
             self._run.tell(m.SegmentLost(self._command.segment, reached=False))
             return
-        sender = asyncio.ensure_future(self._send_all(channel))
+        self._channel = channel
+        self._start_sender()
         try:
             await self._listen(channel)
         except (TransportError, asyncio.CancelledError):
             channel.abort()
             self._run.tell(m.SegmentLost(self._command.segment))
         else:
-            channel.release()
+            self._run.tell(m.SegmentEnded(self._command.segment))
+            self._leave(channel)
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            if self._sender is not None:
+                self._sender.cancel()
+
+    def _start_sender(self) -> None:
+        """Most segments are never told anything after their start."""
+        if self._sender is None and self._channel is not None and not self._out.empty():
+            self._sender = asyncio.ensure_future(self._send_all(self._channel))
+
+    def _leave(self, channel: Channel) -> None:
+        """The connection serves the next segment, unless half a message may be on it."""
+        if self._sending:
+            channel.abort()
+        else:
+            self._run._driver.cluster.keep(channel)
 
     async def _open(self) -> Channel:
         run, command = self._run, self._command
@@ -325,12 +370,15 @@ class _Segment:
             inputs=run._encoded,
             streaming=run.streaming,
         )
-        return await run._driver.cluster.open(command.worker, "adjoin_segment", message)
+        return await run._driver.cluster.open_segment(command.worker, message)
 
     async def _send_all(self, channel: Channel) -> None:
         with contextlib.suppress(TransportError):  # the listener sees that, too
             while True:
-                await channel.send([p.pack(await self._out.get())])
+                message = await self._out.get()
+                self._sending = True
+                await channel.send([p.pack(message)])
+                self._sending = False
 
     async def _listen(self, channel: Channel) -> None:
         index = self._command.segment

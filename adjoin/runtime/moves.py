@@ -58,6 +58,12 @@ class SegmentLost(Fact, frozen=True):
     reached: bool = True
 
 
+class SegmentEnded(Fact, frozen=True):
+    """The agent has closed the segment by itself: all its stages are done, and it holds nothing."""
+
+    segment: int
+
+
 class ValueLost(Fact, frozen=True):
     """The recorded result of a stage can no longer be had."""
 

@@ -120,7 +120,8 @@ class PullFailed(Message, frozen=True, kw_only=True):
 
 
 class Closed(Message, frozen=True, kw_only=True):
-    """Everything of the segment is freed."""
+    """Everything of the segment is freed: the driver said so, or all stages are done and nothing
+    is held. The connection is there for the next :class:`Open`."""
 
 
 # --- drafts ---

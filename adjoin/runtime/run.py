@@ -36,6 +36,7 @@ from adjoin.runtime.moves import (
     Planned,
     RetryStage,
     Seen,
+    SegmentEnded,
     SegmentLost,
     Stop,
     ValueLost,
@@ -143,6 +144,8 @@ class RunState:
                     self._broke(stage, error)
             case SegmentLost(segment, reached):
                 self._segment_lost(segment, reached)
+            case SegmentEnded(segment):
+                self._segments[segment].open = False
             case ValueLost(stage, ref):
                 self._value_lost(stage, ref)
             case Collected():

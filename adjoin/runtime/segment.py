@@ -7,8 +7,8 @@ collections, and how to pull values; tests hand in their own.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -17,8 +17,19 @@ from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError
 from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
-from adjoin.runtime.protocol import Done, Failed, Feed, Happened, Message, PullFailed, Ref, Value
+from adjoin.runtime.protocol import (
+    Closed,
+    Done,
+    Failed,
+    Feed,
+    Happened,
+    Message,
+    PullFailed,
+    Ref,
+    Value,
+)
 from adjoin.transport import codec
+from adjoin.transport.channel import Published
 from adjoin.transport.codec import Encoded
 from adjoin.types import Body, StageStarted, Usage
 
@@ -73,25 +84,36 @@ class SegmentRun:
         self._skipped: set[str] = set()
         self._waiting = dict(attempts)
         self._scope: dict[str, Any] = {"inputs": inputs}
-        self._held: dict[str, Encoded] = {}
+        self._published = Published()
+        self._unfinished = set(attempts)
+        self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Start every stage whose inputs are there."""
-        for name in [name for name in self._waiting if self._ready(name)]:
-            self._spawn(self._execute(self.graph.stage(name), self._waiting.pop(name)))
+        for stage, attempt in self._take_ready():
+            self._spawn(self._execute(stage, attempt))
 
     def feed(self, message: Feed) -> None:
         """Take the result of a stage that ran elsewhere."""
-        self._spawn(self._receive(message))
+        if not self._ended:
+            self._spawn(self._receive(message))
 
     def retry(self, stage: str, attempt: int) -> None:
-        self._waiting[stage] = attempt
-        self.start()
+        if not self._ended:
+            self._waiting[stage] = attempt
+            self.start()
 
     def held(self, ref: str) -> Encoded | None:
         """The value behind a reference that this segment handed out."""
-        return self._held.get(ref)
+        return self._published.find(ref)
+
+    async def end(self) -> None:
+        """Close because the driver says so. It may have crossed with the segment's own end."""
+        if not self._ended:
+            await self.close()
+            self._ended = True
+            self.send(Closed())
 
     async def close(self) -> None:
         """Cancel what runs, wait until it has let go, and drop all values."""
@@ -101,10 +123,12 @@ class SegmentRun:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
         self._scope.clear()
-        self._held.clear()
+        self._published.withdraw_all()
 
-    def _ready(self, name: str) -> bool:
-        return self.graph.dependencies(name) <= self._scope.keys()
+    def _take_ready(self) -> list[tuple[Stage, int]]:
+        known = self._scope.keys()
+        ready = [name for name in self._waiting if self.graph.dependencies(name) <= known]
+        return [(self.graph.stage(name), self._waiting.pop(name)) for name in ready]
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -127,6 +151,24 @@ class SegmentRun:
         self.start()
 
     async def _execute(self, stage: Stage, attempt: int) -> None:
+        """Run a stage and what it makes ready: of that the first here, the others beside it."""
+        while await self._run(stage, attempt):
+            if not (ready := self._take_ready()):
+                self._end_if_done()
+                return
+            for other in ready[1:]:
+                self._spawn(self._execute(*other))
+            stage, attempt = ready[0]
+
+    def _end_if_done(self) -> None:
+        """Nobody has to close a segment of which nothing is wanted any more."""
+        if not self._unfinished and self._published.empty and not self._ended:
+            self._ended = True
+            self._scope.clear()
+            self.send(Closed())
+
+    async def _run(self, stage: Stage, attempt: int) -> bool:
+        """Run one stage and tell how it ended; returns whether it ended well."""
         began = time.perf_counter()
         meter = Meter()
         try:
@@ -141,13 +183,14 @@ class SegmentRun:
         except AdjoinError as error:
             wire = errors.to_wire(error)
             self.send(Failed(stage=stage.id, attempt=attempt, error=wire))
-            return
+            return False
         self._scope[stage.id] = result
         if not runs:
             self._skipped.add(stage.id)
         usage = meter.usage + Usage(seconds=time.perf_counter() - began)
         self.send(Done(stage=stage.id, attempt=attempt, usage=usage, value=value, skipped=not runs))
-        self.start()
+        self._unfinished.discard(stage.id)
+        return True
 
     def _task(self, stage: str, attempt: int) -> Task:
         def report(place: str, tries: int, body: Body) -> None:
@@ -166,16 +209,20 @@ class SegmentRun:
         encoded = codec.encode(result)
         if encoded.nbytes <= self._limits.inline_bytes:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))
-        ref = Ref(id=secrets.token_urlsafe(16), owner=self.world.address, nbytes=encoded.nbytes)
-        self._held[ref.id] = encoded
-        return ref
+        id = self._published.publish(encoded)
+        return Ref(id=id, owner=self.world.address, nbytes=encoded.nbytes)
 
 
 def return_annotation(stage: Stage) -> Any:
     """The annotation of a stage's result, to restore types of the user; None for built-ins."""
     if stage.function.is_builtin or stage.function.call is None:
         return None
+    return _returns(stage.function.call)
+
+
+@functools.lru_cache(maxsize=1024)
+def _returns(call: Callable[..., Any]) -> Any:
     try:
-        return inspect.get_annotations(stage.function.call, eval_str=True).get("return")
+        return inspect.get_annotations(call, eval_str=True).get("return")
     except (NameError, TypeError):
         return None

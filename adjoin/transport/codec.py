@@ -6,12 +6,16 @@ back what was encoded: a tuple stays a tuple, a :class:`~adjoin.types.Passage` a
 the user (dataclasses, structures, pydantic models) travel as plain data and are restored with the
 producing function's annotation (:func:`restore`).
 
+Arrow tables travel in Arrow's own format, torch tensors as arrays with a mark; their libraries are
+imported only where a value of theirs is.
+
 The decoder knows these forms and no others; it never falls back to a more powerful format.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import Any
 
 import msgspec
@@ -21,11 +25,14 @@ from adjoin import types
 from adjoin.errors import TransportError
 
 _ARRAY, _STRUCT, _TUPLE, _BYTES = 1, 2, 3, 4
+#: Forms of libraries that may not be there: the number, the library, and the module that knows it.
+_TABLE, _TENSOR = 5, 6
+_ADAPTERS = {"pyarrow": "adjoin.transport.tables", "torch": "adjoin.transport.tensors"}
 #: Byte strings from this size on travel as buffers.
 _OUT_OF_BAND = 4096
 _MAX_DEPTH = 64
 #: Kinds of arrays that are plain memory: bool, integers, floats, complex, fixed-width text.
-_PLAIN_DTYPES = frozenset("biufcSU")
+PLAIN_DTYPES = frozenset("biufcSU")
 
 _STRUCTS: dict[str, type[msgspec.Struct]] = {
     kind.__name__: kind
@@ -43,7 +50,21 @@ _BASES: tuple[type[Any], ...] = (int, float, str, list, dict)
 _SCALARS = (str, int, float, bool, type(None))
 
 
-class Encoded(msgspec.Struct, frozen=True, tag=True):
+class DeviceBuffer:
+    """A flat ``uint8`` tensor in a GPU's memory that takes the place of a buffer."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.tensor.numel())
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.tensor.cpu().numpy())
+
+
+class Encoded(msgspec.Struct, frozen=True, tag=True, weakref=True):
     """An encoded value: the header, and the buffers it refers to by position."""
 
     header: bytes
@@ -51,7 +72,16 @@ class Encoded(msgspec.Struct, frozen=True, tag=True):
 
     @property
     def nbytes(self) -> int:
-        return len(self.header) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return len(self.header) + sum(_nbytes(buffer) for buffer in self.buffers)
+
+
+def on_host(buffers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The buffers, those of a GPU copied into this process."""
+    return tuple(bytes(each) if isinstance(each, DeviceBuffer) else each for each in buffers)
+
+
+def _nbytes(buffer: Any) -> int:
+    return buffer.nbytes if isinstance(buffer, DeviceBuffer) else memoryview(buffer).nbytes
 
 
 def encode(value: Any) -> Encoded:
@@ -60,7 +90,7 @@ def encode(value: Any) -> Encoded:
     Raises:
         TransportError: the value, or something in it, has a type that cannot travel.
     """
-    buffers: list[bytes | bytearray | memoryview] = []
+    buffers: list[bytes | bytearray | memoryview | DeviceBuffer] = []
     try:
         header = msgspec.msgpack.encode(_flatten(value, buffers, 0))
     except (OverflowError, TypeError, UnicodeEncodeError) as error:
@@ -74,13 +104,9 @@ def decode(encoded: Encoded) -> Any:
     Raises:
         TransportError: the bytes are not an encoded value.
     """
-
-    def hook(code: int, data: memoryview) -> Any:
-        return _revive(code, bytes(data), encoded.buffers, hook)
-
     try:
-        return msgspec.msgpack.Decoder(ext_hook=hook).decode(encoded.header)
-    except (msgspec.DecodeError, ValueError, TypeError, IndexError, RecursionError) as error:
+        return _Reviver(encoded.buffers).decode(encoded.header)
+    except (msgspec.DecodeError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise TransportError(f"damaged value: {error}") from None
 
 
@@ -125,7 +151,17 @@ def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
             for name in value.__struct_fields__
         }
         return _extension(_STRUCT, [kind.__name__, fields])
+    if (library := kind.__module__.partition(".")[0]) in _ADAPTERS:
+        return _flatten_foreign(library, value, buffers)
     return _flatten(_plain(value), buffers, depth + 1)
+
+
+def _flatten_foreign(library: str, value: Any, buffers: list[Any]) -> msgspec.msgpack.Ext:
+    adapter = importlib.import_module(_ADAPTERS[library])
+    description, buffer = adapter.flatten(value)
+    buffers.append(buffer)
+    code = _TABLE if library == "pyarrow" else _TENSOR
+    return _extension(code, [*description, len(buffers) - 1])
 
 
 def _plain(value: Any) -> Any:
@@ -153,7 +189,7 @@ def _key(key: Any) -> str | int:
 
 
 def _flatten_array(array: np.ndarray[Any, Any], buffers: list[Any]) -> msgspec.msgpack.Ext:
-    if array.dtype.kind not in _PLAIN_DTYPES:
+    if array.dtype.kind not in PLAIN_DTYPES:
         raise TransportError(f"an array of dtype {array.dtype} cannot travel; use numbers or text")
     contiguous = np.ascontiguousarray(array)
     buffers.append(contiguous.reshape(-1).view(np.uint8).data)
@@ -171,21 +207,45 @@ def _extension(code: int, data: Any) -> msgspec.msgpack.Ext:
     return msgspec.msgpack.Ext(code, msgspec.msgpack.encode(data))
 
 
-def _revive(code: int, data: bytes, buffers: tuple[Any, ...], hook: Any) -> Any:
-    content = msgspec.msgpack.Decoder(ext_hook=hook).decode(data)
-    match code:
-        case 1:
-            dtype, shape, index = content
-            return _array(str(dtype), [_index(n) for n in shape], buffers[_index(index)])
-        case 2:
-            name, fields = content
-            kind = _STRUCTS[str(name)]
-            return msgspec.convert(fields, kind)
-        case 3:
-            return tuple(content)
-        case 4:
-            return bytes(buffers[_index(content)])
-    raise ValueError(f"unknown form {code}")
+class _Reviver:
+    """The hook for extensions. A closure that calls itself would be a cycle, which keeps buffers,
+    and with them memory that others wait for, until the garbage is collected."""
+
+    def __init__(self, buffers: tuple[Any, ...]) -> None:
+        self._buffers = buffers
+
+    def decode(self, data: bytes) -> Any:
+        return msgspec.msgpack.Decoder(ext_hook=self).decode(data)
+
+    def __call__(self, code: int, data: memoryview) -> Any:
+        content = self.decode(bytes(data))
+        match code:
+            case 1:
+                dtype, shape, index = content
+                return _array(str(dtype), [_index(n) for n in shape], self._buffers[_index(index)])
+            case 2:
+                name, fields = content
+                kind = _STRUCTS[str(name)]
+                return msgspec.convert(fields, kind)
+            case 3:
+                return tuple(content)
+            case 4:
+                return bytes(self._buffers[_index(content)])
+            case 5 | 6:
+                *description, index = content
+                return _adapter(code).revive(self._buffers[_index(index)], *description)
+        raise ValueError(f"unknown form {code}")
+
+
+def _adapter(code: int) -> Any:
+    library = "pyarrow" if code == _TABLE else "torch"
+    try:
+        importlib.import_module(library)
+        return importlib.import_module(_ADAPTERS[library])
+    except ImportError as error:
+        raise TransportError(
+            f"the value needs {library}, which is not installed here", hint=f"install {library}"
+        ) from error
 
 
 def _index(value: Any) -> int:
@@ -196,7 +256,7 @@ def _index(value: Any) -> int:
 
 def _array(dtype: str, shape: list[int], buffer: Any) -> np.ndarray[Any, Any]:
     kind = np.dtype(dtype)
-    if kind.kind not in _PLAIN_DTYPES:
+    if kind.kind not in PLAIN_DTYPES:
         raise ValueError(f"dtype {dtype} is refused")
     array = np.frombuffer(buffer, dtype=np.uint8).view(kind).reshape(shape)
     array.flags.writeable = False

@@ -106,14 +106,14 @@ class Frames(Generic[T]):
             await asyncio.wait_for(self._writer.wait_closed(), timeout=5)
 
 
-def connect(path: Path) -> socket.socket:
+def connect(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A connected, non-blocking socket to a peer of the same user.
 
     Raises:
         OSError: nobody listens there.
         TransportError: another user does.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         with _short(path) as name:
             sock.connect(name)
@@ -125,10 +125,10 @@ def connect(path: Path) -> socket.socket:
     return sock
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A listening socket that replaces whatever is at ``path``; only its user may connect."""
     path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     with _short(path) as name:
         sock.bind(name)
     path.chmod(0o600)

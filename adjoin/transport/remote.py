@@ -31,7 +31,7 @@ class Channel:
     def __init__(self, comm: Comm, pool: ConnectionPool | None = None, address: str = "") -> None:
         self._comm = comm
         self._pool = pool
-        self._address = address
+        self.address = address
 
     @classmethod
     async def open(
@@ -45,6 +45,10 @@ class Channel:
         channel = cls(comm, pool, address)
         await channel._write({"op": operation, "messages": [message]})
         return channel
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._comm.closed())
 
     async def send(
         self, messages: Iterable[bytes], buffers: Sequence[bytes | bytearray | memoryview] = ()
@@ -61,17 +65,17 @@ class Channel:
         try:
             received: Any = await self._comm.read()
         except OSError as error:
-            raise TransportError(f"connection lost: {error}", where=self._address) from None
+            raise TransportError(f"connection lost: {error}", where=self.address) from None
         if received is _UNKNOWN_OPERATION or "messages" not in received:
             self.abort()
-            raise TransportError("there is no agent on this worker", where=self._address)
+            raise TransportError("there is no agent on this worker", where=self.address)
         buffers = [np.asarray(part).data for part in received.get("buffers", ())]
         return [bytes(message) for message in received["messages"]], buffers
 
     def release(self) -> None:
         """The conversation is over on both sides: keep the connection for the next."""
         if self._pool is not None:
-            self._pool.reuse(self._address, self._comm)
+            self._pool.reuse(self.address, self._comm)
 
     def abort(self) -> None:
         """Cut the connection; the other side notices."""
@@ -82,4 +86,4 @@ class Channel:
         try:
             await self._comm.write(message)
         except OSError as error:
-            raise TransportError(f"connection lost: {error}", where=self._address) from None
+            raise TransportError(f"connection lost: {error}", where=self.address) from None

@@ -130,8 +130,8 @@ def test_closing_ends_the_host_whichever_worker_used_it(tmp_path: Path, name: st
         hosts = [
             process.pid
             for process in psutil.process_iter(["cmdline"])
-            if "adjoin.runtime.host" in process.info["cmdline"]
-            and str(tmp_path) in " ".join(process.info["cmdline"])
+            if "adjoin.runtime.host" in (process.info["cmdline"] or ())
+            and str(tmp_path) in " ".join(process.info["cmdline"] or ())
         ]
     assert len(hosts) == 1
     assert _alive(hosts) == []

@@ -30,9 +30,13 @@ class InProcessCluster:
     async def ready(self) -> Topology:
         return self.topology
 
-    async def open(self, worker: str, operation: str, message: p.Message) -> Any:
+    async def open_segment(self, worker: str, message: p.Message) -> Any:
         assert isinstance(message, p.Open)
         return _Conversation(self, worker, message)
+
+    def keep(self, channel: Any) -> None:
+        """Each segment has a connection of its own here."""
+        channel.abort()
 
     async def pull(self, ref: p.Ref) -> Encoded:
         for segment in self.segments:
@@ -82,10 +86,8 @@ class _Conversation:
     async def receive(self) -> tuple[list[bytes], list[memoryview]]:
         return [await self._to_driver.get()], []
 
-    def release(self) -> None:
+    def abort(self) -> None:
         self._world.threads.shutdown(wait=False)
-
-    abort = release
 
     @property
     def _open_segment(self) -> SegmentRun:
@@ -107,7 +109,8 @@ class _Conversation:
         self._segment.start()
 
     async def _end(self) -> None:
-        if self._segment is not None:
-            await self._segment.close()
-            self._cluster.segments.discard(self._segment)
-        self._to_driver.put_nowait(p.pack(p.Closed()))
+        if self._segment is None:
+            self._to_driver.put_nowait(p.pack(p.Closed()))
+            return
+        await self._segment.end()
+        self._cluster.segments.discard(self._segment)

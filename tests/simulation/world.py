@@ -100,6 +100,7 @@ class _Segment:
     values: dict[str, Any] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     refs: dict[str, Any] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)
     alive: bool = True
 
 
@@ -127,6 +128,7 @@ class World:
         self.executed: list[tuple[str, int]] = []
         self.outputs: dict[str, Any] = {}
         self.segments: dict[int, _Segment] = {}
+        self.ended: set[int] = set()
         self._workers = ["w0", "w1", "w2"]
         self._born = 3
         self._epoch = 0
@@ -212,6 +214,7 @@ class World:
     def _open(self, command: m.OpenSegment) -> None:
         index = command.segment
         segment = _Segment(command.worker, dict(command.attempts), command.exports)
+        segment.unfinished = set(command.attempts)
         self.segments[index] = segment
         if command.worker in self._workers:
             self._later(0, lambda: self._start_ready(index))
@@ -272,6 +275,11 @@ class World:
             return
         value = self._export(index, stage) if stage in segment.exports else None
         self._send(m.Finished(index, stage, attempt, Usage(generated=1), value, skipped))
+        segment.unfinished.discard(stage)
+        if not segment.unfinished and not segment.refs:
+            segment.alive = False
+            self.ended.add(index)
+            self._send(m.SegmentEnded(index))
         self._start_ready(index)
 
     def _compute(self, segment: _Segment, stage: Stage) -> bool:

@@ -1,0 +1,63 @@
+"""The outbox: what waits for company, and that nothing is lost or overtaken."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from adjoin.runtime import conversation
+from adjoin.runtime import protocol as p
+from adjoin.runtime.conversation import Outbox
+from adjoin.transport.codec import encode
+from adjoin.types import StageStarted, Usage
+
+
+class _Channel:
+    """Keeps what is sent: a list of messages for each sending."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[list[Any]] = asyncio.Queue()
+
+    async def send(self, messages: list[bytes]) -> None:
+        self.sent.put_nowait([msgspec.msgpack.decode(m, type=p.FromAgent) for m in messages])
+
+
+def _started(stage: str) -> p.Message:
+    return p.Happened(stage=stage, attempt=1, place=stage, tries=1, body=StageStarted(worker="w"))
+
+
+def _done(stage: str, value: Any = None) -> p.Message:
+    return p.Done(stage=stage, attempt=1, usage=Usage(), value=value and encode(value))
+
+
+async def test_what_nobody_acts_on_goes_with_what_somebody_does(monkeypatch: Any) -> None:
+    monkeypatch.setattr(conversation, "_LINGER_S", 3600)
+    channel: Any = _Channel()
+    messages = [_started("a"), _done("a"), _started("b"), _done("b", "result")]
+    async with Outbox(channel) as send:
+        for message in messages[:3]:
+            send(message)
+            await asyncio.sleep(0)
+        assert channel.sent.empty()
+        send(messages[3])
+        assert await channel.sent.get() == messages
+
+
+async def test_it_lingers_for_a_while_only(monkeypatch: Any) -> None:
+    monkeypatch.setattr(conversation, "_LINGER_S", 0.0)
+    channel: Any = _Channel()
+    async with Outbox(channel) as send:
+        send(_started("a"))
+        assert await channel.sent.get() == [_started("a")]
+        send(_started("b"))
+        assert await channel.sent.get() == [_started("b")]
+
+
+async def test_leaving_sends_what_is_left(monkeypatch: Any) -> None:
+    monkeypatch.setattr(conversation, "_LINGER_S", 3600)
+    channel: Any = _Channel()
+    async with Outbox(channel) as send:
+        send(_started("a"))
+    assert await channel.sent.get() == [_started("a")]

@@ -1,0 +1,80 @@
+"""When a segment ends: by itself once nothing of it is wanted, or because the driver says so."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from adjoin import Settings, function, workflow
+from adjoin.runtime import protocol as p
+from adjoin.runtime.segment import SegmentRun
+
+
+@function
+async def repeated(text: str, times: int) -> str:
+    return text * times
+
+
+@function
+async def length(text: str) -> int:
+    return len(text)
+
+
+@workflow
+def two(text: str, times: int) -> Any:
+    longer = repeated(text, times)
+    return length(longer)
+
+
+class _World:
+    name = address = "worker"
+    threads = ThreadPoolExecutor(1)
+
+    def model(self, *_: Any) -> Any:
+        raise AssertionError("no models here")
+
+    collection = pull = model
+
+
+def _segment(exports: set[str], times: int) -> tuple[SegmentRun, asyncio.Queue[p.Message]]:
+    sent: asyncio.Queue[p.Message] = asyncio.Queue()
+    segment = SegmentRun(
+        run="run",
+        graph=two.graph,
+        attempts={"longer": 1, "length": 1},
+        exports=frozenset(exports),
+        inputs={"text": "ab", "times": times},
+        world=_World(),
+        limits=Settings(inline_bytes=1024),
+        send=sent.put_nowait,
+    )
+    segment.start()
+    return segment, sent
+
+
+async def _until(sent: asyncio.Queue[p.Message], count: int) -> list[str]:
+    """The kinds of messages up to the ``count``-th that says that a stage is done."""
+    kinds: list[str] = []
+    while kinds.count("Done") < count:
+        kinds.append(type(await sent.get()).__name__)
+    await asyncio.sleep(0)
+    return kinds + [type(sent.get_nowait()).__name__ for _ in range(sent.qsize())]
+
+
+async def test_it_ends_by_itself_when_all_is_done_and_nothing_is_held() -> None:
+    segment, sent = _segment({"length"}, times=2)
+    assert (await _until(sent, 2))[-1] == "Closed"
+    await segment.end()  # the driver's word has crossed with it
+    segment.feed(p.Feed(stage="longer", value=p.Ref("x", "y", 1)))
+    segment.retry("length", 2)
+    await asyncio.sleep(0)
+    assert sent.empty()
+
+
+async def test_it_stays_while_somebody_may_pull_a_value() -> None:
+    segment, sent = _segment({"length", "longer"}, times=1000)
+    assert "Closed" not in await _until(sent, 2)
+    await segment.end()
+    await segment.end()
+    assert [type(sent.get_nowait()).__name__ for _ in range(sent.qsize())] == ["Closed"]
