@@ -24,6 +24,7 @@ _FEW = 6
 
 #: Where each stage is, by positions: in the order of stages, the position of a worker.
 Where = Sequence[int]
+Key = tuple[float, float, int, int]
 
 
 class Problem:
@@ -143,14 +144,17 @@ class Problem:
             found.add((most, worker))
         return len(found)
 
-    def key(self, where: Where) -> tuple[float, int, int]:
-        """What a better placement has less of: seconds, segments, distance from the hash's choice.
+    def key(self, where: Where) -> Key:
+        """What a better placement has less of.
 
-        Seconds count in steps of a microsecond: what is below is no reason to split a segment.
+        In this order: seconds, seconds of opening state whether or not a run waits for them,
+        segments, distance from the hash's choice. Seconds count in steps of a microsecond: what is
+        below is no reason to split a segment.
         """
-        rank = self._rank
         last = max(self.finishes(where), default=0.0)
-        return round(last, 6), self.segments(where), sum(rank[worker] for worker in set(where))
+        state = sum(self.state(stage, worker) for stage, worker in enumerate(where))
+        ranks = sum(self._rank[worker] for worker in set(where))
+        return round(last, 6), round(state, 6), self.segments(where), ranks
 
     def terms(self, where: Where) -> list[Terms]:
         """The predicted seconds of each stage, by what they are spent on."""

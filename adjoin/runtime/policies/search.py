@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from adjoin.errors import PlanError
-from adjoin.runtime.policies.problem import Problem
+from adjoin.runtime.policies.problem import Key, Problem
 
 #: Nodes that branch and bound may visit.
 NODES = 4000
 #: Stages times placements that improvement may weigh.
 EFFORT = 40_000
 
-Found = tuple[tuple[float, int, int], list[int]]
+Found = tuple[Key, list[int]]
 
 
 def search(problem: Problem, *, nodes: int = NODES, effort: int = EFFORT) -> list[int]:
