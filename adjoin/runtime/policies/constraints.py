@@ -48,9 +48,7 @@ class Constraints:
 
     def hold(self, where: Sequence[int]) -> bool:
         """Whether a whole placement keeps everything."""
-        return all(
-            where[first] == where[at] for at, first in enumerate(self.group)
-        ) and all(
+        return all(where[first] == where[at] for at, first in enumerate(self.group)) and all(
             where[first] in self.eligible[first] and self.allows(first, where[first], where)
             for first in self.members
         )

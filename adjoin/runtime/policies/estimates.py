@@ -94,10 +94,7 @@ class Linear(msgspec.Struct, frozen=True):
     def _shrunk(self, moved: Sequence[float], gain_of: float) -> tuple[tuple[float, ...], ...]:
         """The covariance after an observation; directions that are not seen do not wind up."""
         rows = [
-            [
-                (value - moved[r] * moved[c] / gain_of) / FORGETTING
-                for c, value in enumerate(row)
-            ]
+            [(value - moved[r] * moved[c] / gain_of) / FORGETTING for c, value in enumerate(row)]
             for r, row in enumerate(self.covariance)
         ]
         excess = [

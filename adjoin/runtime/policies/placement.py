@@ -161,7 +161,7 @@ def _reasons(problem: Problem, where: Sequence[int]) -> dict[str, str]:
         names = problem.collections[stage]
         if reason := _demand(problem, stage):
             found[stage] = reason
-        elif names and problem.state(stage, worker) <= problem.state(stage, problem.owner(names[0])):
+        elif names and worker == problem.owner(names[0]):
             found[stage] = f"collection {names[0]!r} is there"
     queue = deque(sorted(found))
     while queue:

@@ -15,7 +15,7 @@ from adjoin.runtime.policies.costs import (
     transport_between,
 )
 from adjoin.runtime.policies.facts import facts_of
-from adjoin.runtime.policies.topology import Topology, Worker, owner_of, weight
+from adjoin.runtime.policies.topology import Topology, owner_of, weight
 
 #: Workers beyond those with state that the search looks at, for each demand that keeps stages off.
 _SPARE = 4
@@ -46,9 +46,7 @@ class Problem:
         self.stages = [s.id for s in graph.stages if pending is None or s.id in pending]
         self.works = [works[id] for id in self.stages]
         at = {id: number for number, id in enumerate(self.stages)}
-        self.before = [
-            [at[root] for root in facts[id].roots if root in at] for id in self.stages
-        ]
+        self.before = [[at[root] for root in facts[id].roots if root in at] for id in self.stages]
         self.after: list[list[int]] = [[] for _ in self.stages]
         for target, sources in enumerate(self.before):
             for source in sources:
@@ -82,9 +80,7 @@ class Problem:
             key = (name, worker)
             if key not in self._state:
                 owner = self.workers[self.owner(name)].name
-                self._state[key] = state_seconds(
-                    name, self.workers[worker], self.topology, owner
-                )
+                self._state[key] = state_seconds(name, self.workers[worker], self.topology, owner)
             total += self._state[key]
         return total
 
@@ -203,9 +199,7 @@ class Problem:
         """
         if len(self.workers) <= _FEW:
             return list(self.ranked)
-        found = dict.fromkeys(
-            self.owner(name) for names in self.collections for name in names
-        )
+        found = dict.fromkeys(self.owner(name) for names in self.collections for name in names)
         wanted = {model for models in self.models for model in models}
         hosts = set()
         for worker in self.ranked:

@@ -63,9 +63,7 @@ def _gathering(problem: Problem, candidates: Sequence[int]) -> list[int]:
 
 def _beside(problem: Problem) -> list[int]:
     """Each stage with state where that is; the others with their nearest; -1 without any near."""
-    where = [
-        problem.owner(names[0]) if names else -1 for names in problem.collections
-    ]
+    where = [problem.owner(names[0]) if names else -1 for names in problem.collections]
     queue = deque(stage for stage, worker in enumerate(where) if worker >= 0)
     while queue:
         stage = queue.popleft()
