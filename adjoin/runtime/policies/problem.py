@@ -21,6 +21,8 @@ from adjoin.runtime.policies.topology import Topology, owner_of, weight
 _SPARE = 4
 #: Up to so many workers, all are looked at.
 _FEW = 6
+#: Of more candidates than this, a stage is tried on those that it may gain from.
+_MANY = 16
 
 #: Where each stage is, by positions: in the order of stages, the position of a worker.
 Where = Sequence[int]
@@ -64,6 +66,7 @@ class Problem:
         self._state: dict[tuple[str, int], float] = {}
         self._links: dict[tuple[int, int], tuple[float, float]] = {}
         self._cold: dict[tuple[int, str], float] = {}
+        self._warm: dict[str, Sequence[int]] = {}
         self._rank = {worker: at for at, worker in enumerate(self.ranked)}
 
     # -- costs --
@@ -200,13 +203,8 @@ class Problem:
         if len(self.workers) <= _FEW:
             return list(self.ranked)
         found = dict.fromkeys(self.owner(name) for names in self.collections for name in names)
-        wanted = {model for models in self.models for model in models}
-        hosts = set()
-        for worker in self.ranked:
-            host = self.workers[worker].host
-            if host not in hosts and wanted & self.topology.loaded[host]:
-                hosts.add(host)
-                found[worker] = None
+        for models in self.models:
+            found |= dict.fromkeys(worker for model in models for worker in self.warm(model))
         spare = _SPARE + len(self.constraints.apart) + len(self.constraints.rivals)
         classes: dict[int, Sequence[int]] = {
             id(eligible): eligible for eligible in self.constraints.eligible.values()
@@ -216,3 +214,25 @@ class Problem:
             fit = (worker for worker in self.ranked if worker in allowed)
             found |= dict.fromkeys(islice(fit, spare))
         return sorted(found, key=self._rank.__getitem__)
+
+    def warm(self, model: str) -> Sequence[int]:
+        """A worker on each of a few hosts that have the model loaded."""
+        if model not in self._warm:
+            hosts: dict[str, int] = {}
+            for worker in self.ranked:
+                host = self.workers[worker].host
+                if host not in hosts and model in self.topology.loaded[host]:
+                    hosts[host] = worker
+                    if len(hosts) == _SPARE:
+                        break
+            self._warm[model] = list(hosts.values())
+        return self._warm[model]
+
+    def likely(self, stage: int, where: Where, candidates: Sequence[int]) -> Sequence[int]:
+        """Of many candidates those that one stage may gain from: beside its inputs and state."""
+        if len(candidates) <= _MANY:
+            return candidates
+        found = dict.fromkeys(where[source] for source in self.before[stage])
+        found |= dict.fromkeys(map(self.owner, self.collections[stage]))
+        found |= dict.fromkeys(at for model in self.models[stage] for at in self.warm(model))
+        return list(found | dict.fromkeys(candidates[:_SPARE]))

@@ -18,7 +18,7 @@ from adjoin.runtime.policies.problem import Key, Problem
 #: Nodes that branch and bound may visit.
 NODES = 4000
 #: Stages times placements that improvement may weigh.
-EFFORT = 40_000
+EFFORT = 15_000
 
 Found = tuple[Key, list[int]]
 
@@ -89,11 +89,9 @@ def _placed(problem: Problem, candidates: Sequence[int], wish: Sequence[int]) ->
             if wished >= 0 and wished in eligible and rules.allows(first, wished, where):
                 chosen = wished
             else:
-                options = [
-                    (round(problem.finish(stage, worker, where, done), 6), at, worker)
-                    for at, worker in enumerate(candidates)
-                    if worker in eligible and rules.allows(first, worker, where)
-                ]
+                likely = problem.likely(stage, where, candidates)
+                options = _options(problem, stage, likely, where, done)
+                options = options or _options(problem, stage, candidates, where, done)
                 if not options:
                     return None
                 chosen = min(options)[2]
@@ -101,6 +99,23 @@ def _placed(problem: Problem, candidates: Sequence[int], wish: Sequence[int]) ->
                 where[member] = chosen
         done.append(problem.finish(stage, where[stage], where, done))
     return where
+
+
+def _options(
+    problem: Problem,
+    stage: int,
+    workers: Sequence[int],
+    where: Sequence[int],
+    done: Sequence[float],
+) -> list[tuple[float, int, int]]:
+    """When the stage would be finished on each worker that it may run on; ties in given order."""
+    rules = problem.constraints
+    first = rules.group[stage]
+    return [
+        (round(problem.finish(stage, worker, where, done), 6), at, worker)
+        for at, worker in enumerate(workers)
+        if worker in rules.eligible[first] and rules.allows(first, worker, where)
+    ]
 
 
 def _improved(problem: Problem, candidates: Sequence[int], best: Found, effort: int) -> Found:

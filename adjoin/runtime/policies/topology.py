@@ -58,9 +58,17 @@ class Topology(msgspec.Struct, frozen=True, dict=True):
             found[worker.host] = found.get(worker.host, frozenset()) | worker.models
         return found
 
-    def holders(self, collection: str) -> list[Worker]:
+    @functools.cached_property
+    def _holders(self) -> Mapping[str, list[Worker]]:
+        found: dict[str, list[Worker]] = {}
+        for worker in self.workers:
+            for collection in worker.collections:
+                found.setdefault(collection, []).append(worker)
+        return found
+
+    def holders(self, collection: str) -> Sequence[Worker]:
         """The workers that have a collection open."""
-        return [worker for worker in self.workers if collection in worker.collections]
+        return self._holders.get(collection, ())
 
     def size_of(self, collection: str) -> int | None:
         """Bytes of a collection on the disk; None while nobody has it open."""
