@@ -24,10 +24,12 @@ from adjoin.types import RunCompleted, RunFailed, RunPlanned, StageCompleted, St
 from benchmarks.report import arguments, report
 
 MODEL = ModelSpec("smollm2-135m", args={"max_model_len": 2048})
-WORDS = (
-    "river mill keeper boat day night water stone house road field tree bird wind light winter "
-    "summer market letter window garden bridge harbour song bread story teacher child engine wheel"
-).split()
+WORDS = [
+    "river", "mill", "keeper", "boat", "day", "night", "water", "stone",
+    "house", "road", "field", "tree", "bird", "wind", "light", "winter",
+    "summer", "market", "letter", "window", "garden", "bridge", "harbour", "song",
+    "bread", "story", "teacher", "child", "engine", "wheel",
+]  # fmt: skip
 
 
 @adjoin.workflow(models={"small": MODEL})
