@@ -40,7 +40,7 @@ def test_calls_below_a_stage_are_one_row() -> None:
     started = StageStarted(worker="w")
     done = StageCompleted(worker="w", usage=Usage(generated=5))
     report = story(
-        ("", RunPlanned(placement={}, predicted={"solved": 2.25}, seconds=3.0), 0.0),
+        ("", RunPlanned(placement={"solved": "w"}, predicted={"solved": 2.25}, seconds=3.0), 0.0),
         ("solved", started, 0.0),
         ("solved[0]", started, 0.5),
         ("solved[1]", started, 1.0),

@@ -64,7 +64,7 @@ def test_explain(cli: Cli, runtime: type[StubRuntime], example: Path) -> None:
     assert row.split()[:7] == [
         "passages", "retrieve", "handbook", "worker-1", "0", "vector", "(local)",
     ]  # fmt: skip
-    assert row.endswith("collection 'handbook' is there")
+    assert "collection 'handbook'" in row
     assert "s by vector → passages → prompt → answer → cited" in out
     assert json.loads(cli("explain", example, "--json").out)["workflow"] == "rag"
     assert "fill:#" in cli("explain", example, "--mermaid").out
@@ -76,7 +76,7 @@ def test_why_not_there(cli: Cli, runtime: type[StubRuntime], example: Path) -> N
     assert code == 0
     state = next(line for line in out.splitlines() if line.startswith("state"))
     assert state.split()[:2] == ["state", "0"]
-    assert "every stage on worker-0 takes 55 ms longer" in out
+    assert "every stage on worker-0 takes 50 ms longer" in out
     one = json.loads(
         cli("explain", example, "--why-not", "worker-0", "--stage", "cited", "--json").out
     )

@@ -1,4 +1,4 @@
-"""What stages demand of their workers: the same from Python and YAML, part of the version if set."""
+"""What stages demand of their workers: the same from Python and YAML, and part of the version."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def traced(**options: object) -> Graph:
     @adjoin.workflow
     def demanding(text: str):  # type: ignore[no-untyped-def]
         parts = fn.chunk(text)
-        chosen = fn.vote.options(**options)(parts)  # type: ignore[arg-type]
-        return chosen
+        return fn.vote.options(id="chosen", **options)(parts)  # type: ignore[arg-type]
 
     return demanding.graph
 

@@ -17,7 +17,7 @@ from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Device, Topology, Worker, place, weigh
 from adjoin.runtime.policies.problem import Problem
 from adjoin.runtime.policies.search import search
-from benchmarks.planner import every, random_graph, random_topology, random_works
+from benchmarks.planner import every, gaps, random_graph, random_topology, random_works
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -34,7 +34,10 @@ def test_no_placement_of_a_small_graph_is_better(seed: int) -> None:
     assert problem.key(search(problem))[0] == best[0]
     alone = search(problem, nodes=0)
     assert problem.constraints.hold(alone)
-    assert problem.key(alone)[0] <= 3 * best[0]
+
+
+def test_the_heuristic_alone_is_near_the_best_placement() -> None:
+    assert gaps(60)["heuristic: mean gap %"] < 5
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -135,7 +138,7 @@ def test_stages_that_may_run_at_once_need_their_resources_at_once() -> None:
 def test_avoiding_a_stage_and_being_with_one() -> None:
     where = place(pair(avoid=["left"]), workers(2)).placement
     assert where["left"] != where["right"]
-    with pytest.raises(PlanError, match="left|right"):
+    with pytest.raises(PlanError, match=r"left|right"):
         place(pair(avoid=["left"]), workers(1))
     where = place(pair(colocate="left"), workers(2)).placement
     assert where["left"] == where["right"]
@@ -156,12 +159,7 @@ def test_transports_follow_hosts_and_devices() -> None:
         assert transports == {"local", expected}
 
 
-def test_state_is_left_when_what_must_come_back_is_larger() -> None:
-    """Opening a small collection beside the consumer can cost less than moving a huge result."""
-    rng = random.Random(0)
-    graph = random_graph(rng, 1, 1, demands=False)
-    del graph  # the point is made by the two topologies below
-
+def test_stages_go_to_the_state_they_need() -> None:
     @adjoin.workflow
     def search_(question: str):  # type: ignore[no-untyped-def]
         return fn.retrieve(fn.embed(question, model="m"), collection="c")
