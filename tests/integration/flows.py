@@ -191,10 +191,10 @@ async def nap(seconds: float) -> float:
 
 
 @adjoin.workflow
-def sleeps(seconds: float) -> float:
+def sleeps(seconds: float) -> Any:
     return nap(seconds)
 
 
 @adjoin.workflow
-def licensed(seconds: float) -> float:
+def licensed(seconds: float) -> Any:
     return nap.options(resources={"licence": 1})(seconds)

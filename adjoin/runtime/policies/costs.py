@@ -9,6 +9,7 @@ that a prediction reaches from a run's inputs to its last stage.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -269,11 +270,13 @@ def _drifted(use: UseCosts) -> bool:
     return not then / DRIFT <= now <= then * DRIFT
 
 
+@functools.lru_cache(maxsize=4096)
 def _compute_prior(facts: Facts) -> Linear:
     weights, doubts, floor = _COMPUTE.get(facts.function, _MODEL if facts.models else _PLAIN)
     return Linear.prior(weights, doubts, floor)
 
 
+@functools.lru_cache(maxsize=4096)
 def _use_prior(facts: Facts) -> UseCosts:
     generates = bool(facts.models) and facts.function not in ("embed", "rerank")
     embeds = bool(facts.models) and facts.function != "generate"
@@ -295,6 +298,7 @@ def _use_prior(facts: Facts) -> UseCosts:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def _link_prior(transport: str) -> Linear:
     latency, each = _LINKS[transport]
     return Linear.prior((latency, each), (5 * latency, 5 * each), 2e-4)
