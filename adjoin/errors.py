@@ -8,6 +8,7 @@ where, why, and what to do. Errors cross process boundaries as plain data (:func
     ├── DefinitionError            the workflow is wrong
     │   ├── GraphError               its stages, types or references
     │   └── YamlError                its text, with file, line and column
+    ├── PlanError                  no worker of the cluster is as the workflow demands
     ├── InputError                 the caller's values are wrong
     ├── NotFound                   a named thing does not exist
     ├── Conflict                   a named thing exists and differs
@@ -79,6 +80,13 @@ class YamlError(DefinitionError):
     def at(cls, file: str, line: int, column: int, message: str, hint: str = "") -> YamlError:
         where = f"{file}:{line}:{column}"
         return cls(message, where=where, hint=hint, file=file, line=line, column=column)
+
+
+class PlanError(AdjoinError):
+    """Nowhere to run a stage. ``details`` hold ``stage`` and ``constraint``."""
+
+    code = "plan"
+    exit_code = 12
 
 
 class InputError(AdjoinError):

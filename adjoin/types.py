@@ -143,9 +143,12 @@ class RunStarted(EventBody, frozen=True, kw_only=True):
 
 
 class RunPlanned(EventBody, frozen=True, kw_only=True):
-    """``placement`` maps each stage to the name of its worker."""
+    """``placement`` maps each stage to the name of its worker, ``predicted`` to its seconds from
+    start to end; ``seconds`` is what all of them should take from here on."""
 
     placement: dict[str, str]
+    predicted: dict[str, float] = {}
+    seconds: float = 0.0
 
 
 class StageStarted(EventBody, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ PUBLIC = [
     "NotFound",
     "Overloaded",
     "Passage",
+    "PlanError",
     "QuotaExceeded",
     "Runtime",
     "Settings",

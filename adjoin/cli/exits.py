@@ -32,6 +32,7 @@ EXIT_CODES: dict[int, str] = {
     9: "a model cannot be had or is refused",
     10: "a collection or a stored value is damaged or unavailable",
     11: "a value could not be moved between processes",
+    12: "no worker of the cluster is as a stage demands",
     130: "cancelled (Ctrl-C)",
     141: "the reader of the output went away",
     143: "terminated (SIGTERM)",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: The columns of the table; all but the first four are counts of tokens or seconds.
 COLUMNS = (
-    "stage", "function", "model", "where", "seconds",
+    "stage", "function", "model", "where", "predicted", "seconds",
     "prompt", "cached", "generated", "embedded", "cold start",
 )  # fmt: skip
 NUMBERS = COLUMNS[4:]
@@ -41,7 +41,8 @@ _STAGE = re.compile(r"[^\[#/]*")
 
 @dataclass
 class StageReport:
-    """One stage; ``seconds`` from the start of its last attempt to its end."""
+    """One stage; ``seconds`` from the start of its last attempt to its end, ``predicted`` when it
+    was planned."""
 
     stage: str
     function: str
@@ -52,6 +53,7 @@ class StageReport:
     seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
     started: float = 0.0
+    predicted: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         usage = self.usage
@@ -62,6 +64,7 @@ class StageReport:
             "where": self.where,
             "state": self.state,
             "attempt": self.attempt,
+            "predicted": None if self.predicted is None else round(self.predicted, 6),
             "seconds": round(self.seconds, 6),
             "prompt": usage.prompt,
             "cached": usage.cached,
@@ -74,7 +77,9 @@ class StageReport:
         """The stage as a row of :data:`COLUMNS`; what is zero stays empty."""
         where = self.where if self.state == "done" else f"{self.where} ({self.state})".strip()
         name = self.stage if self.attempt <= 1 else f"{self.stage} (attempt {self.attempt})"
-        return (name, self.function, self.model, where, f"{self.seconds:.3f}", *_counts(self.usage))
+        predicted = "" if self.predicted is None else f"{self.predicted:.3f}"
+        times = (predicted, f"{self.seconds:.3f}")
+        return (name, self.function, self.model, where, *times, *_counts(self.usage))
 
 
 @dataclass
@@ -121,7 +126,7 @@ class CallsReport:
             shown = shown.removeprefix(within) if inside else shown.rpartition("/")[2]
         name = f"{'  ' * (len(around) + 1)}{shown} {', '.join(marks)}"
         seconds = f"{self.seconds:.3f}"
-        return (name, self.function, self.model, self.where, seconds, *_counts(self.usage))
+        return (name, self.function, self.model, self.where, "", seconds, *_counts(self.usage))
 
     def add(self, event: Event) -> None:
         match event.body:
@@ -154,6 +159,7 @@ class RunReport:
         self.outputs: dict[str, Any] = {}
         self.usage = Usage()
         self.seconds = 0.0
+        self.predicted = 0.0
         self.error: AdjoinError | None = None
         self.calls: dict[str, CallsReport] = {}
         self.stages = {
@@ -176,9 +182,11 @@ class RunReport:
         match event.body:
             case RunStarted():
                 pass
-            case RunPlanned(placement=placement):
+            case RunPlanned(placement=placement, predicted=predicted, seconds=seconds):
+                self.predicted = self.predicted or seconds
                 for stage, worker in placement.items():
                     self.stages[stage].where = worker
+                    self.stages[stage].predicted = predicted.get(stage)
             case RunCompleted(outputs=outputs, usage=usage, seconds=seconds):
                 self.outputs, self.usage, self.seconds = outputs, usage, seconds
             case RunFailed(error=error):
@@ -209,7 +217,8 @@ class RunReport:
         for stage in self.stages.values():
             rows.append(stage.cells())
             rows += [calls.cells(around) for around, calls in self.calls_of(stage.stage)]
-        total = ("total", "", "", "", f"{self.seconds:.3f}", *_counts(self.usage))
+        predicted = f"{self.predicted:.3f}" if self.predicted else ""
+        total = ("total", "", "", "", predicted, f"{self.seconds:.3f}", *_counts(self.usage))
         return [*rows, total]
 
     def calls_of(self, stage: str) -> list[tuple[list[str], CallsReport]]:
@@ -225,6 +234,7 @@ class RunReport:
             "workflow": self.graph.name,
             "version": self.graph.version,
             "outputs": self.outputs,
+            "predicted": round(self.predicted, 6),
             "seconds": round(self.seconds, 6),
             "usage": self.usage,
             "stages": [stage.to_dict() for stage in self.stages.values()],

@@ -22,8 +22,10 @@ _EXPLAIN_COLUMNS = (
     "worker",
     "segment",
     "inputs",
+    "predicted",
     "why",
 )
+_WHY_NOT_COLUMNS = ("term", "planned", "there", "more")
 
 
 class Drawing(enum.StrEnum):
@@ -78,25 +80,48 @@ def explain(
     mermaid: Annotated[
         bool, typer.Option("--mermaid", help="The plan as a Mermaid graph.")
     ] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="The plan as an SVG picture.")] = False,
+    why_not: Annotated[
+        str | None,
+        typer.Option(metavar="WORKER", help="What it would cost on that worker instead."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Of --why-not: one stage, not all.")
+    ] = None,
     as_json: Json = False,
     cluster: Cluster = None,
     set_: Set = None,
 ) -> None:
     """Show the plan of a workflow.
 
-    Where each stage would run, what carries its inputs, and why. Starts a cluster.
+    Where each stage would run, what carries its inputs, what that costs, and why. Starts a cluster.
     """
     settings = settings_of(set_)
     loaded = _load(workflow, set_)
+    if stage is not None:
+        if why_not is None:
+            raise InputError("--stage is for --why-not", hint="give --why-not WORKER too")
+        loaded.stage(stage)
     with open_runtime(cluster, settings) as runtime:
         plan = runtime.explain(loaded)
-    if as_json:
+    if why_not is not None:
+        other = plan.why_not(why_not, stage)
+        if as_json:
+            print_json(other.to_dict())
+        else:
+            print_table(_WHY_NOT_COLUMNS, other.rows(), right=_WHY_NOT_COLUMNS[1:])
+            print(f"\n{other.verdict()}")
+    elif as_json:
         print_json(plan.to_dict())
+    elif svg:
+        write(plan.to_svg())
     elif mermaid:
         write(plan.to_mermaid())
     else:
-        rows = [_explained(stage) for stage in plan.to_dict()["stages"]]
+        found = plan.to_dict()
+        rows = [_explained(each) for each in found["stages"]]
         print_table(_EXPLAIN_COLUMNS, rows)
+        print(f"\n{found['seconds']:.3f} s by {' → '.join(found['critical'])}")
 
 
 def schema(
@@ -162,4 +187,5 @@ def _explained(stage: dict[str, Any]) -> tuple[str, ...]:
     inputs = ", ".join(f"{source} ({how})" for source, how in stage["inputs"].items())
     state = stage["model"] or stage["collection"] or ""
     place = (stage["worker"], str(stage["segment"]))
-    return (stage["stage"], stage["function"], state, *place, inputs, stage["why"])
+    predicted = f"{sum(stage['seconds'].values()):.3f} s"
+    return (stage["stage"], stage["function"], state, *place, inputs, predicted, stage["why"])

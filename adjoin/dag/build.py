@@ -17,6 +17,7 @@ import msgspec
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import Template, is_writable
 from adjoin.dag.binding import Binding, Literal, references
+from adjoin.dag.demands import check_neighbours
 from adjoin.dag.edges import Edges
 from adjoin.dag.function import Function
 from adjoin.dag.graph import Graph, ModelSpec, Serve
@@ -61,6 +62,8 @@ def build(
         check_name(output, "an output", output=output)
     models = _converted(dict(models or {}), dict[str, ModelSpec], "models")
     serve = _converted(serve or Serve(), Serve, "serve")
+    for stage in found.values():
+        check_neighbours(stage.id, stage.policy.colocate, stage.policy.avoid, found)
     edges = Edges(inputs, found, outputs)
     edges.check_references()
     graph = Graph(

@@ -28,6 +28,7 @@ class Box:
         notes: what constructs of the stage say.
         conditional: whether the stage may be skipped.
         many: whether it fans out.
+        fill: its colour, ``#rrggbb``, instead of its kind's.
         inner: of a nested workflow, where it is shown; each workflow is shown once.
     """
 
@@ -39,6 +40,7 @@ class Box:
     conditional: bool = False
     many: bool = False
     inner: Diagram | None = None
+    fill: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
@@ -13,6 +13,7 @@ import msgspec
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import from_annotation, hints_of
 from adjoin.dag.datatypes import DataType
+from adjoin.dag.demands import names_of, resources_of
 from adjoin.dag.names import check_name, parse_seconds, suggest
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.source import caller, digest_of, location, module_of
@@ -39,10 +40,33 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         timeout: seconds for one attempt; None for the runtime's own limit.
         attempts: how often it is tried in all, 1 to 10.
+        resources: what its worker must have: bytes of ``memory``, ``threads``, ``cuda`` devices, or
+            Dask's abstract resources, by name.
+        colocate: stages that must run on the same worker.
+        avoid: names of workers and hosts that it must not run on, and of stages that must not share
+            its worker.
     """
 
     timeout: float | None = None
     attempts: int = 1
+    resources: Mapping[str, float] = {}
+    colocate: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+
+    def demanding(
+        self, resources: object = None, colocate: object = None, avoid: object = None
+    ) -> Policy:
+        """This policy with what is given in place of its own demands.
+
+        Raises:
+            DefinitionError: one is not of its form.
+        """
+        return msgspec.structs.replace(
+            self,
+            resources=self.resources if resources is None else resources_of(resources),
+            colocate=self.colocate if colocate is None else names_of(colocate, "colocate"),
+            avoid=self.avoid if avoid is None else names_of(avoid, "avoid"),
+        )
 
     def override(self, timeout: object = None, attempts: object = None) -> Policy:
         """This policy with what is given in place of its own.
@@ -56,7 +80,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
             raise DefinitionError(
                 f"attempts must be a whole number from 1 to {MAX_ATTEMPTS}, got {attempts!r}"
             )
-        return Policy(
+        return msgspec.structs.replace(
+            self,
             timeout=self.timeout if timeout is None else parse_seconds(timeout),
             attempts=int(str(attempts)),
         )
@@ -132,6 +157,20 @@ class Function:
         return Use.of(self)(*args, **kwargs)
 
 
+class Demands(TypedDict, total=False):
+    """What stages of a function demand of their worker.
+
+    Attributes:
+        resources: such as ``{"memory": "2GB", "cuda": 1}``.
+        colocate: a stage, or several, that must run on the same worker.
+        avoid: workers, hosts and stages that it must not share a worker with.
+    """
+
+    resources: Mapping[str, float | str]
+    colocate: str | Sequence[str]
+    avoid: str | Sequence[str]
+
+
 class Options(TypedDict, total=False):
     """How one stage uses a function.
 
@@ -144,6 +183,9 @@ class Options(TypedDict, total=False):
         on_error: what a failed element does: ``fail`` (the default), ``skip`` or ``collect``.
         at_once: how many elements run at one time, 1 to 1000, by default 32.
         repeat: what :func:`adjoin.until` gives.
+        resources: what its worker must have, such as ``{"memory": "2GB", "cuda": 1}``.
+        colocate: a stage, or several, that must run on the same worker.
+        avoid: workers, hosts and stages that it must not share a worker with.
     """
 
     id: str
@@ -154,6 +196,9 @@ class Options(TypedDict, total=False):
     on_error: Literal["fail", "skip", "collect"]
     at_once: int
     repeat: Until | None
+    resources: Mapping[str, float | str]
+    colocate: str | Sequence[str]
+    avoid: str | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -167,6 +212,9 @@ class Use:
     @classmethod
     def of(cls, function: Function, **options: Unpack[Options]) -> Use:
         policy = function.policy.override(options.get("timeout"), options.get("attempts"))
+        policy = policy.demanding(
+            options.get("resources"), options.get("colocate"), options.get("avoid")
+        )
         if unknown := options.keys() - Options.__annotations__.keys():
             name = min(unknown)
             raise GraphError(
@@ -195,7 +243,11 @@ def function(call: Callable[..., Any], /) -> Function: ...
 
 @overload
 def function(
-    *, name: str = ..., timeout: float | str | None = ..., attempts: int | None = ...
+    *,
+    name: str = ...,
+    timeout: float | str | None = ...,
+    attempts: int | None = ...,
+    **demands: Unpack[Demands],
 ) -> Callable[[Callable[..., Any]], Function]: ...
 
 
@@ -206,6 +258,7 @@ def function(
     name: str = "",
     timeout: float | str | None = None,
     attempts: int | None = None,
+    **demands: Unpack[Demands],
 ) -> Function | Callable[[Callable[..., Any]], Function]:
     """Make a Python function (``def`` or ``async def``) one that workflows can use.
 
@@ -215,6 +268,7 @@ def function(
     Args:
         timeout: seconds for one attempt, or a text such as ``"30s"``.
         attempts: how often a stage is tried in all, 1 to 10.
+        demands: what every stage of it demands of its worker; see :class:`Demands`.
 
     Raises:
         DefinitionError: the signature, a bound or a default cannot be used.
@@ -222,7 +276,7 @@ def function(
     local = caller().f_locals
 
     def decorate(call: Callable[..., Any]) -> Function:
-        policy = Policy().override(timeout, attempts)
+        policy = Policy().override(timeout, attempts).demanding(**demands)
         ref = f"py:{_require_function(call)}"
         return from_callable(call, name=name, ref=ref, policy=policy, local=local)
 

@@ -17,7 +17,12 @@ _PLAIN = re.compile(r"[^\w .,:/@|·\u00d7↻\[\]-]")
 
 def to_mermaid(graph: Graph) -> str:
     """See ``Graph.to_mermaid``."""
-    return "\n".join(["flowchart TD", *_lines(diagram(graph), "    ")]) + "\n"
+    return draw(diagram(graph))
+
+
+def draw(found: Diagram) -> str:
+    """Any diagram as a Mermaid flowchart."""
+    return "\n".join(["flowchart TD", *_lines(found, "    ")]) + "\n"
 
 
 def _lines(found: Diagram, indent: str) -> Iterator[str]:
@@ -28,8 +33,10 @@ def _lines(found: Diagram, indent: str) -> Iterator[str]:
             yield f'{indent}subgraph {box.key}["{_label(box)}"]'
             yield from _lines(box.inner, f"{indent}    ")
             yield f"{indent}end"
-        if box.conditional:
-            yield f"{indent}style {box.key} stroke-dasharray: 5 4"
+        style = [f"fill:{box.fill},color:#111827"] if box.fill else []
+        style += ["stroke-dasharray: 5 4"] if box.conditional else []
+        if style:
+            yield f"{indent}style {box.key} {','.join(style)}"
     for arrow in found.arrows:
         label = f'|"{_text(arrow.label)}"|' if arrow.label else ""
         line = "-.->" if arrow.conditional else "-->"

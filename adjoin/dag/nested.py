@@ -70,3 +70,11 @@ def check_nested(graph: Graph) -> None:
                 raise GraphError(
                     f"two workflows are called {name!r}", hint="rename one", stage=stage.id
                 )
+        for each in inner.stages:
+            if apart := sorted({other.id for other in inner.stages} & {*each.policy.avoid}):
+                raise GraphError(
+                    f"stage {stage.id!r} runs the workflow {stage.function.name!r} in one place, "
+                    f"where {each.id!r} cannot avoid {apart[0]!r}",
+                    hint="use these stages in the outer workflow",
+                    stage=stage.id,
+                )

@@ -25,6 +25,7 @@ from adjoin.dag.control import (
     ON_ERROR,
 )
 from adjoin.dag.datatypes import DataType
+from adjoin.dag.demands import MAX_AMOUNT, MAX_DEMANDS, MAX_NAME
 from adjoin.dag.function import MAX_ATTEMPTS, Function
 from adjoin.dag.names import NAME
 from adjoin.dag.parameter import Bounds, Parameter
@@ -184,6 +185,7 @@ def _stage(registry: Mapping[str, Function]) -> Schema:
         "repeat": _repeat(),
         "timeout": _DURATION,
         "retry": _object({"attempts": _count(MAX_ATTEMPTS)}, required=("attempts",)),
+        **_demands(),
     }
     return {
         **_object(fields, required=("uses",)),
@@ -203,6 +205,29 @@ def _function_only(registry: Mapping[str, Function]) -> Schema:
 
 def _count(most: int) -> Schema:
     return {"type": "integer", "minimum": 1, "maximum": most}
+
+
+def _demands() -> Schema:
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+    names = {"anyOf": [name, {"type": "array", "items": name, "maxItems": MAX_DEMANDS}]}
+    amount = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_AMOUNT}
+    memory = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*([KMGT]i?B|B)\s*$"}
+    return {
+        "resources": {
+            "description": "What the worker must have: memory (bytes), threads, cuda (devices), "
+            "or Dask's abstract resources",
+            "type": "object",
+            "properties": {"memory": {"anyOf": [amount, memory]}},
+            "additionalProperties": amount,
+            "propertyNames": {"minLength": 1, "maxLength": MAX_NAME},
+            "maxProperties": MAX_DEMANDS,
+        },
+        "colocate": {"description": "Stages that must run on the same worker", **names},
+        "avoid": {
+            "description": "Workers and hosts to keep off, and stages not to share a worker with",
+            **names,
+        },
+    }
 
 
 def _each() -> Schema:

@@ -40,13 +40,18 @@ _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def to_svg(graph: Graph) -> str:
     """See ``Graph.to_svg``."""
-    found = _picture(diagram(graph))
+    return draw(diagram(graph), f"Workflow {graph.name}")
+
+
+def draw(shown: Diagram, title: str) -> str:
+    """Any diagram as an SVG picture."""
+    found = _picture(shown)
     width, height = found.width + 2 * _MARGIN, found.height + 2 * _MARGIN
     size = f'width="{width:.0f}" height="{height:.0f}"'
     view = f'viewBox="{-_MARGIN:g} {-_MARGIN:g} {width:.0f} {height:.0f}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {view} role="img">',
-        f"<title>{_text(f'Workflow {graph.name}')}</title><style>{_STYLE}</style>{_MARKER}",
+        f"<title>{_text(title)}</title><style>{_STYLE}</style>{_MARKER}",
         f'<rect x="{-_MARGIN:g}" y="{-_MARGIN:g}" {size} rx="12" fill="#ffffff"/>',
         *found.parts,
         "</svg>",
@@ -130,6 +135,7 @@ def _box(box: Box, shape: _Shape, centre: Point) -> Iterator[str]:
     (x, y), width, height = centre, shape.width, shape.height
     left, top = x - width / 2, y - height / 2
     fill, stroke = _FILLS[box.kind]
+    fill = box.fill or fill
     radius = _HEIGHT / 2 if box.kind in ("input", "output") else 9
     dash = ' stroke-dasharray="5 4"' if box.conditional else ""
     for shift in (shape.stack, shape.stack / 2, 0) if box.many else (0,):

@@ -96,6 +96,22 @@ def _stage(stage: Stage) -> dict[str, Any]:
         found["timeout"] = format_seconds(stage.policy.timeout)
     if stage.policy.attempts != own.attempts:
         found["retry"] = {"attempts": stage.policy.attempts}
+    return {**found, **_demands(stage)}
+
+
+def _demands(stage: Stage) -> dict[str, Any]:
+    """What it demands of its worker, where that is not its function's own demand."""
+    policy, own = stage.policy, stage.function.policy
+    found: dict[str, Any] = {}
+    if policy.resources != own.resources:
+        found["resources"] = {
+            name: int(amount) if amount.is_integer() else amount
+            for name, amount in policy.resources.items()
+        }
+    if policy.colocate != own.colocate:
+        found["colocate"] = list(policy.colocate)
+    if policy.avoid != own.avoid:
+        found["avoid"] = list(policy.avoid)
     return found
 
 

@@ -24,7 +24,8 @@ from adjoin.dag.text import parse_text
 from adjoin.dag.yaml_nodes import Node
 from adjoin.dag.yaml_parts import entries
 
-KEYS = ("uses", "with", "when", "each", "repeat", "timeout", "retry")
+_DEMANDS = ("resources", "colocate", "avoid")
+KEYS = ("uses", "with", "when", "each", "repeat", "timeout", "retry", *_DEMANDS)
 
 
 def stage_of(id: str, fields: dict[str, Node], function: Function, directory: Path | None) -> Stage:
@@ -61,6 +62,10 @@ def _policy(policy: Policy, fields: dict[str, Node]) -> Policy:
     if "retry" in fields:
         retry = fields["retry"].fields("retry", ("attempts",), ("attempts",))
         policy = policy.override(attempts=retry["attempts"].integer("attempts", 1, MAX_ATTEMPTS))
+    for key in _DEMANDS:
+        if key in fields:
+            with fields[key].blamed():
+                policy = policy.demanding(**{key: fields[key].plain()})
     return policy
 
 

@@ -27,6 +27,7 @@ from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
 from adjoin.runtime.conversation import Outbox, answered, decode
+from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
 from adjoin.runtime.paths import runtime_directory
@@ -46,7 +47,9 @@ from adjoin.types import (
     Body,
     CollectionClient,
     ModelClient,
+    ModelLoading,
     Passage,
+    Used,
     Vector,
 )
 
@@ -66,6 +69,9 @@ class Agent:
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
         self._shut = False
+        self._dask = worker
+        self._devices = devices()
+        self._models: set[str] = set()
         self._graphs: OrderedDict[str, Graph] = OrderedDict()
         self._segments: set[SegmentRun] = set()
         self._watchers: set[Callable[[p.Message], None]] = set()
@@ -106,7 +112,13 @@ class Agent:
     # -- the world of a segment --
 
     def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        return LinkedModel(self, name, spec_of(name, graph), observe)
+        spec = spec_of(name, graph)
+
+        def watch(body: Body) -> None:
+            self._notice(spec.source, body)
+            observe(body)
+
+        return LinkedModel(self, name, spec, watch)
 
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
@@ -288,8 +300,22 @@ class Agent:
             host=socket.gethostname(),
             pid=os.getpid(),
             threads=self.settings.threads_per_worker,
-            collections=self.shelf.names,
+            collections=self.shelf.sizes,
+            memory=self._dask.memory_manager.memory_limit or 0,
+            resources=dict(self._dask.state.total_resources),
+            devices=self._devices,
+            models=tuple(sorted(self._models)),
         )
+
+    def _notice(self, source: str, body: Body) -> None:
+        """Tell the watchers which models are loaded; one that is started again had gone."""
+        if isinstance(body, ModelLoading) and source in self._models:
+            self._models.discard(source)
+        elif isinstance(body, Used) and source not in self._models:
+            self._models.add(source)
+        else:
+            return
+        self._notify()
 
     def _notify(self) -> None:
         for send in self._watchers:

@@ -21,7 +21,7 @@ from adjoin.runtime import protocol as p
 from adjoin.runtime.agent import AgentPlugin
 from adjoin.runtime.conversation import decode, receive_value
 from adjoin.runtime.paths import runtime_directory
-from adjoin.runtime.policies.placement import Topology, Worker
+from adjoin.runtime.policies.topology import Device, Topology, Worker
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
@@ -242,6 +242,11 @@ class Cluster:
                     threads=about.threads,
                     pid=about.pid,
                     collections=frozenset(about.collections),
+                    memory=about.memory,
+                    resources=about.resources,
+                    devices=tuple(Device(each.id, each.memory) for each in about.devices),
+                    sizes=about.collections,
+                    models=frozenset(about.models),
                 )
             )
         workers = tuple(sorted(others, key=lambda worker: worker.name))

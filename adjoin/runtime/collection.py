@@ -30,7 +30,7 @@ from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode, unwrap
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.loop import LoopThread
-from adjoin.runtime.policies.placement import owner_of
+from adjoin.runtime.policies.topology import owner_of
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
 from adjoin.types import Passage, Progress, Usage, Vector

@@ -75,7 +75,7 @@ def _can_linger(message: p.Message) -> bool:
     match message:
         case p.Happened(body=StageStarted() | StageCompleted() | StageSkipped()):
             return True
-        case p.Done(value=None):
+        case p.Done(value=None) | p.Pulled():
             return True
     return False
 

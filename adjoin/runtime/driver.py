@@ -20,7 +20,10 @@ from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.conversation import decode
+from adjoin.runtime.measures import Measures
+from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
+from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment import return_annotation
 from adjoin.runtime.shipping import definition, spec_of
@@ -40,7 +43,8 @@ class Driver:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster = cluster
         self.settings = settings
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self.costs = Costs()
+        self._plans: dict[tuple[str, int, int], Plan] = {}
         self._runs: set[Run] = set()
 
     def start(self, graph: Graph, inputs: Mapping[str, Any], *, streaming: bool = False) -> Run:
@@ -68,18 +72,23 @@ class Driver:
         topology = self.cluster.topology
         if not topology.workers or len(stages) < len(graph.stages):
             return None
-        return self._plans.get((graph.version, topology.epoch))
+        return self._plans.get((graph.version, topology.epoch, self.costs.epoch))
 
     async def plan(self, graph: Graph, stages: frozenset[str] | None = None) -> Plan:
-        """Where the graph's stages run, as of now; whole graphs are planned once an epoch."""
+        """Where the graph's stages run, as of now; whole graphs are planned once an epoch of
+        cluster and costs.
+
+        Raises:
+            PlanError: no worker is as a stage demands.
+        """
         topology = await self.cluster.ready()
         if stages is not None and len(stages) < len(graph.stages):
-            return place(graph, topology, stages)
-        key = (graph.version, topology.epoch)
+            return place(graph, topology, stages, self.costs)
+        key = (graph.version, topology.epoch, self.costs.epoch)
         if key not in self._plans:
             while len(self._plans) >= _KEPT_PLANS:
                 self._plans.pop(next(iter(self._plans)))
-            self._plans[key] = place(graph, topology)
+            self._plans[key] = place(graph, topology, None, self.costs)
         return self._plans[key]
 
     async def look_ahead(self, graph: Graph, plan: Plan) -> None:
@@ -123,6 +132,7 @@ class Run:
         self._driver = driver
         self._inputs = inputs
         self._encoded = encoded
+        self._measures = Measures(graph, inputs)
         self._state = RunState(self.id, graph, streaming=streaming)
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, _Segment] = {}
@@ -176,6 +186,8 @@ class Run:
             expiry.cancel()
             await self._free()
             self._news.set()
+            driver = self._driver
+            driver.costs = self._measures.learned(driver.costs, driver.cluster.topology)
 
     def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
@@ -215,7 +227,8 @@ class Run:
         self._planned(plan)
 
     def _planned(self, plan: Plan) -> None:
-        self.tell(m.Planned(plan))
+        expected = predict(self.graph, plan, self._driver.costs, self._measures.inputs)
+        self.tell(m.Planned(plan, expected.stages, expected.seconds))
         if self.graph.model_names():
             self._aside(self._driver.look_ahead(self.graph, plan))
 
@@ -391,7 +404,10 @@ class _Segment:
                         await channel.send([p.pack(definition(self._run.graph))])
                     case p.Happened() as h:
                         tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries))
+                    case p.Pulled() as pulled:
+                        self._run._measures.pulled(pulled, self._command.worker)
                     case p.Done() as d:
+                        self._run._measures.done(d, self._command.worker)
                         tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped))
                     case p.Failed(stage=stage, attempt=attempt, error=error):
                         tell(m.Broke(index, stage, attempt, errors.from_wire(error)))

@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from adjoin import errors
@@ -242,7 +243,8 @@ async def _attempts(
             if not retry:
                 raise StageError.of(task.run, place, attempt, error) from error
         else:
-            usage = context.usage + Usage(seconds=time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            usage = msgspec.structs.replace(context.usage, seconds=seconds)
             context.emit(StageCompleted(worker=task.surroundings.name, usage=usage))
             return result
         attempt += 1

@@ -19,9 +19,12 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Planned(Fact, frozen=True):
-    """A plan for the stages of the last :class:`MakePlan`."""
+    """A plan for the stages of the last :class:`MakePlan`, and predicted seconds: of each stage
+    from its start to its end, and of all of them together."""
 
     plan: Plan
+    predicted: Mapping[str, float] = {}
+    seconds: float = 0.0
 
 
 class Seen(Fact, frozen=True):

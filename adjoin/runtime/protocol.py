@@ -97,19 +97,31 @@ class Happened(Message, frozen=True, kw_only=True):
 
 
 class Done(Message, frozen=True, kw_only=True):
-    """A stage ended well; ``value`` is absent when only its own segment needs it."""
+    """A stage ended well; ``value`` is absent when only its own segment needs it.
+
+    ``nbytes`` is about the size of its result.
+    """
 
     stage: str
     attempt: int
     usage: Usage
     value: Value | None = None
     skipped: bool = False
+    nbytes: int = 0
 
 
 class Failed(Message, frozen=True, kw_only=True):
     stage: str
     attempt: int
     error: dict[str, Any]
+
+
+class Pulled(Message, frozen=True, kw_only=True):
+    """The result of a stage was fetched from where it was made, in this many seconds."""
+
+    stage: str
+    nbytes: int
+    seconds: float
 
 
 class PullFailed(Message, frozen=True, kw_only=True):
@@ -209,12 +221,26 @@ class Watch(Message, frozen=True, kw_only=True):
     """Tell me about yourself, and again whenever it changes. The answers are :class:`About`."""
 
 
+class Device(msgspec.Struct, frozen=True):
+    """A CUDA device of a worker; ``memory`` in bytes, 0 when it is not known."""
+
+    id: str
+    memory: int = 0
+
+
 class About(Message, frozen=True, kw_only=True):
+    """A worker: ``collections`` it has open with their bytes on the disk, ``models`` loaded for it,
+    ``memory`` in bytes (0 when it has no limit), Dask's abstract ``resources``."""
+
     name: str
     host: str
     pid: int
     threads: int
-    collections: list[str]
+    collections: dict[str, int]
+    memory: int = 0
+    resources: dict[str, float] = {}
+    devices: tuple[Device, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class Reply(Message, frozen=True, kw_only=True):
@@ -230,7 +256,7 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 FromDriver = Open | Define | Feed | Retry | Close
-FromAgent = NeedGraph | Happened | Done | Failed | PullFailed | Closed
+FromAgent = NeedGraph | Happened | Done | Failed | Pulled | PullFailed | Closed
 Call = Pull | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
 OfDraft = Begin | Add | Commit | Close
 ToDraft = Begun | Staged | Reply | Refused

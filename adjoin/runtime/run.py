@@ -41,7 +41,6 @@ from adjoin.runtime.moves import (
     Stop,
     ValueLost,
 )
-from adjoin.runtime.policies.placement import Plan
 from adjoin.runtime.policies.retry import (
     INFRASTRUCTURE_ATTEMPTS,
     MOST_MISSES,
@@ -131,8 +130,8 @@ class RunState:
             return []
         self._out = []
         match fact:
-            case Planned(plan):
-                self._planned(plan)
+            case Planned():
+                self._planned(fact)
             case Seen(segment, stage, attempt):
                 if self._current(segment, stage, attempt):
                     self._seen(fact)
@@ -157,8 +156,8 @@ class RunState:
 
     # -- reactions --
 
-    def _planned(self, plan: Plan) -> None:
-        for segment in plan.segments:
+    def _planned(self, fact: Planned) -> None:
+        for segment in fact.plan.segments:
             stages = tuple(
                 stage for stage in segment.stages if self._stages[stage].status is Status.WAITING
             )
@@ -169,7 +168,13 @@ class RunState:
                 stage = self._stages[name]
                 stage.status = Status.PLACED
                 stage.segment = len(self._segments) - 1
-        self._emit(RunPlanned(placement=plan.placement))
+        self._emit(
+            RunPlanned(
+                placement=fact.plan.placement,
+                predicted=dict(fact.predicted),
+                seconds=fact.seconds,
+            )
+        )
         self._advance()
 
     def _seen(self, fact: Seen) -> None:

@@ -233,7 +233,7 @@ class Runtime:
     async def _explain(self, workflow: Workflow | Graph) -> Explanation:
         graph = graph_of(workflow)
         plan = await self._driver.plan(graph)
-        return Explanation(graph, plan, self._driver.cluster.topology)
+        return Explanation(graph, plan, self._driver.cluster.topology, self._driver.costs)
 
     async def _status(self) -> dict[str, Any]:
         topology = await self._driver.cluster.ready()
@@ -246,7 +246,12 @@ class Runtime:
                     "address": worker.address,
                     "host": worker.host,
                     "pid": worker.pid,
+                    "threads": worker.threads,
+                    "memory": worker.memory,
+                    "resources": dict(worker.resources),
+                    "devices": [device.id for device in worker.devices],
                     "collections": sorted(worker.collections),
+                    "models": sorted(worker.models),
                 }
                 for worker in topology.workers
             ],

@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError
@@ -24,14 +26,16 @@ from adjoin.runtime.protocol import (
     Feed,
     Happened,
     Message,
+    Pulled,
     PullFailed,
     Ref,
     Value,
 )
+from adjoin.runtime.sizes import nbytes_of
 from adjoin.transport import codec
 from adjoin.transport.channel import Published
 from adjoin.transport.codec import Encoded
-from adjoin.types import Body, StageStarted, Usage
+from adjoin.types import Body, StageStarted
 
 
 class World(Surroundings, Protocol):
@@ -138,7 +142,7 @@ class SegmentRun:
     async def _receive(self, feed: Feed) -> None:
         value = feed.value
         try:
-            encoded = await self.world.pull(value) if isinstance(value, Ref) else value
+            encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
             annotation = return_annotation(self.graph.stage(feed.stage))
             decoded = codec.restore(codec.decode(encoded), annotation)
         except AdjoinError:
@@ -149,6 +153,13 @@ class SegmentRun:
             self._skipped.add(feed.stage)
         self._scope[feed.stage] = decoded
         self.start()
+
+    async def _pull(self, stage: str, ref: Ref) -> Encoded:
+        began = time.perf_counter()
+        encoded = await self.world.pull(ref)
+        seconds = time.perf_counter() - began
+        self.send(Pulled(stage=stage, nbytes=ref.nbytes, seconds=seconds))
+        return encoded
 
     async def _execute(self, stage: Stage, attempt: int) -> None:
         """Run a stage and what it makes ready: of that the first here, the others beside it."""
@@ -187,8 +198,18 @@ class SegmentRun:
         self._scope[stage.id] = result
         if not runs:
             self._skipped.add(stage.id)
-        usage = meter.usage + Usage(seconds=time.perf_counter() - began)
-        self.send(Done(stage=stage.id, attempt=attempt, usage=usage, value=value, skipped=not runs))
+        # Of the stage as a whole: its model calls are within it, and may overlap.
+        usage = msgspec.structs.replace(meter.usage, seconds=time.perf_counter() - began)
+        self.send(
+            Done(
+                stage=stage.id,
+                attempt=attempt,
+                usage=usage,
+                value=value,
+                skipped=not runs,
+                nbytes=nbytes_of(result),
+            )
+        )
         self._unfinished.discard(stage.id)
         return True
 

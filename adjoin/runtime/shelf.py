@@ -35,8 +35,9 @@ class Shelf:
         self._locks: dict[str, asyncio.Lock] = {}
 
     @property
-    def names(self) -> list[str]:
-        return sorted(self._open)
+    def sizes(self) -> dict[str, int]:
+        """The open collections and their bytes on the disk."""
+        return {name: self._open[name].info.bytes for name in sorted(self._open)}
 
     async def search(self, name: str, vector: Vector, k: int) -> list[Passage]:
         collection = await self.collection(name)

@@ -9,6 +9,9 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, StageError, to_wire
 from adjoin.runtime.collection import SyncReport
+from adjoin.runtime.explain import Explanation
+from adjoin.runtime.policies.placement import place
+from adjoin.runtime.policies.topology import Topology, Worker
 from adjoin.types import (
     Body,
     Event,
@@ -75,7 +78,15 @@ class StubRuntime:
 
     def _script(self, graph: Graph) -> Iterator[tuple[str, float, Body]]:
         yield "", 0.0, RunStarted(workflow=graph.name, version=graph.version)
-        yield "", 0.1, RunPlanned(placement={stage.id: "worker-0" for stage in graph.stages})
+        yield (
+            "",
+            0.1,
+            RunPlanned(
+                placement={stage.id: "worker-0" for stage in graph.stages},
+                predicted={stage.id: 1.25 for stage in graph.stages},
+                seconds=6.5,
+            ),
+        )
         at = 1.0
         for stage in graph.stages:
             yield stage.id, at, StageStarted(worker="worker-0")
@@ -122,8 +133,13 @@ class StubRuntime:
     def collections(self) -> list[CollectionInfo]:
         return [CollectionInfo(name="remote", embedding="minilm", passages=7)]
 
-    def explain(self, graph: Graph) -> StubExplanation:
-        return StubExplanation(graph)
+    def explain(self, graph: Graph) -> Explanation:
+        workers = tuple(
+            Worker(f"worker-{n}", f"tcp://{n}", "h", collections=frozenset(held))
+            for n, held in enumerate(([], ["handbook"]))
+        )
+        topology = Topology(1, workers)
+        return Explanation(graph, place(graph, topology), topology)
 
     def close(self) -> None:
         self.closed = True
@@ -171,27 +187,3 @@ class StubCollection:
 
     def delete(self) -> None:
         self.runtime.calls.append(("delete", self.name))
-
-
-class StubExplanation:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
-    def to_dict(self) -> dict[str, Any]:
-        stages = [
-            {
-                "stage": stage.id,
-                "function": stage.function.name,
-                "worker": "worker-1",
-                "segment": 0,
-                "model": stage.model,
-                "collection": stage.collection,
-                "inputs": dict.fromkeys(sorted(self.graph.dependencies(stage.id)), "local"),
-                "why": "alone",
-            }
-            for stage in self.graph.stages
-        ]
-        return {"workflow": self.graph.name, "stages": stages}
-
-    def to_mermaid(self) -> str:
-        return "flowchart LR\n"

@@ -10,6 +10,7 @@ from adjoin.cli.report import RunReport
 from adjoin.dag import Graph
 from adjoin.types import (
     Event,
+    RunPlanned,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -59,6 +60,7 @@ def test_calls_below_a_stage_are_one_row() -> None:
     started = StageStarted(worker="w")
     done = StageCompleted(worker="w", usage=Usage(generated=5))
     report = story(
+        ("", RunPlanned(placement={"solved": "w"}, predicted={"solved": 2.25}, seconds=3.0), 0.0),
         ("solved", started, 0.0),
         ("solved[0]", started, 0.5),
         ("solved[1]", started, 1.0),
@@ -69,10 +71,12 @@ def test_calls_below_a_stage_are_one_row() -> None:
         ("solved", StageCompleted(worker="w", usage=Usage(generated=10)), 3.5),
         ("other", StageSkipped(), 4.0),
     )
-    solved, calls, other, _total = report.rows()
-    assert solved[:5] == ("solved", "solve", "", "w", "3.500")
-    assert calls[:5] == ("  solved[*] x3, 1 failed", "", "", "w", "2.500")
-    assert calls[7] == solved[7] == "10"
+    solved, calls, other, total = report.rows()
+    assert solved[:6] == ("solved", "solve", "", "w", "2.250", "3.500")
+    assert calls[:6] == ("  solved[*] x3, 1 failed", "", "", "w", "", "2.500")
+    assert calls[8] == solved[8] == "10"
+    assert other[4] == ""
+    assert total[4:6] == ("3.000", "4.000")
     assert other[3] == "(skipped)"
     (found,) = report.to_dict()["calls"]
     assert (found["calls"], found["count"], found["failed"]) == ("solved[*]", 3, 1)

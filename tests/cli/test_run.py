@@ -29,6 +29,7 @@ def test_tokens_then_what_came_after_them_then_sources_then_stages(
         "generate",
         "small",
         "worker-1",
+        "1.250",
         "1.500",
         "120",
         "64",

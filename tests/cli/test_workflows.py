@@ -61,11 +61,30 @@ def test_explain(cli: Cli, runtime: type[StubRuntime], example: Path) -> None:
     code, out, _ = cli("explain", example)
     assert code == 0
     row = next(line for line in out.splitlines() if line.startswith("passages"))
-    assert row.split() == [
-        "passages", "retrieve", "handbook", "worker-1", "0", "vector", "(local)", "alone",
+    assert row.split()[:7] == [
+        "passages", "retrieve", "handbook", "worker-1", "0", "vector", "(local)",
     ]  # fmt: skip
+    assert "collection 'handbook'" in row
+    assert "s by vector → passages → prompt → answer → cited" in out
     assert json.loads(cli("explain", example, "--json").out)["workflow"] == "rag"
-    assert cli("explain", example, "--mermaid").out == "flowchart LR\n"
+    assert "fill:#" in cli("explain", example, "--mermaid").out
+    assert cli("explain", example, "--svg").out.startswith("<svg ")
+
+
+def test_why_not_there(cli: Cli, runtime: type[StubRuntime], example: Path) -> None:
+    code, out, _ = cli("explain", example, "--why-not", "worker-0")
+    assert code == 0
+    state = next(line for line in out.splitlines() if line.startswith("state"))
+    assert state.split()[:2] == ["state", "0"]
+    assert "every stage on worker-0 takes 50 ms longer" in out
+    one = json.loads(
+        cli("explain", example, "--why-not", "worker-0", "--stage", "cited", "--json").out
+    )
+    assert one["moved"] == ["cited"]
+    assert one["difference"] == pytest.approx(one["there"]["transfer"])
+    assert cli("explain", example, "--why-not", "worker-9").code == 4
+    assert cli("explain", example, "--why-not", "worker-0", "--stage", "cit").code == 4
+    assert cli("explain", example, "--stage", "cited").code == 3
 
 
 def test_schema_is_a_json_schema_that_the_example_meets(cli: Cli) -> None:

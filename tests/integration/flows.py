@@ -182,3 +182,19 @@ def two_collections(question: str) -> Any:
     left = fn.retrieve(vector, collection="animals", k=1)
     right = fn.retrieve(vector, collection="plants", k=1)
     return {"left": left, "right": right}
+
+
+@adjoin.function
+async def nap(seconds: float) -> float:
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@adjoin.workflow
+def sleeps(seconds: float) -> Any:
+    return nap(seconds)
+
+
+@adjoin.workflow
+def licensed(seconds: float) -> Any:
+    return nap.options(resources={"licence": 1})(seconds)

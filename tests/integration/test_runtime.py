@@ -16,6 +16,7 @@ from adjoin import (
     InputError,
     NotFound,
     Passage,
+    PlanError,
     Runtime,
     Settings,
     StageError,
@@ -27,6 +28,7 @@ from adjoin.types import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPlanned,
     StageCompleted,
     StageFailed,
     StageStarted,
@@ -292,3 +294,32 @@ def _replicas(runtime: Runtime) -> list[dict[str, object]]:
 
 def _running(runtime: Runtime, model: str) -> int:
     return sum(int(str(r["running"])) for r in _replicas(runtime) if r["model"] == model)
+
+
+def test_costs_are_learned_and_the_next_run_is_predicted(runtime: Runtime) -> None:
+    for _ in range(12):
+        runtime.run(flows.sleeps, seconds=0.05)
+    planned = [e.body for e in runtime.stream(flows.sleeps, seconds=0.05)]
+    (found,) = [body for body in planned if isinstance(body, RunPlanned)]
+    assert found.predicted["nap"] == pytest.approx(0.05, rel=0.4)
+    assert found.seconds == pytest.approx(0.05, rel=0.4)
+    explained = runtime.explain(flows.sleeps)
+    assert explained.plan.terms["nap"].compute == pytest.approx(0.05, rel=0.4)
+    # usage has the time of the stage, not its model calls on top
+    (done,) = [body for body in planned if isinstance(body, StageCompleted)]
+    assert done.usage.seconds == pytest.approx(0.05, rel=0.5)
+
+
+def test_the_planner_knows_what_workers_have(runtime: Runtime) -> None:
+    runtime.collection("animals", embedding="fake:").add_texts({"cat": "cats purr"})
+    runtime.run(flows.search, question="cats purr")
+    workers = runtime.explain(flows.search).topology.workers
+    (holder,) = [worker for worker in workers if "animals" in worker.collections]
+    assert holder.sizes["animals"] > 0
+    assert "fake:" in holder.models
+    assert all(worker.threads > 0 for worker in workers)
+
+
+def test_a_demand_that_no_worker_meets_ends_the_run(runtime: Runtime) -> None:
+    with pytest.raises(PlanError, match=r"stage 'nap': no worker is left by resources licence 1"):
+        runtime.run(flows.licensed, seconds=0.01)

@@ -53,7 +53,7 @@ def test_every_stage_is_placed_once_and_segments_never_wait_for_each_other(seed:
         done |= ready
     for edge in plan.edges:
         together = plan.placement[edge.source] == plan.placement[edge.target]
-        assert edge.transport == ("local" if together else "remote")
+        assert edge.transport == ("local" if together else "shm")
     for stage in graph.stages:
         if stage.collection:
             assert plan.placement[stage.id] == owner_of(stage.collection, topology.workers).name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from adjoin import Settings, function, workflow
@@ -29,7 +29,7 @@ def two(text: str, times: int) -> Any:
 
 class _World:
     name = address = "worker"
-    threads = ThreadPoolExecutor(1)
+    threads: Executor = ThreadPoolExecutor(1)
 
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")

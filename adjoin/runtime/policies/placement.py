@@ -1,40 +1,27 @@
-"""Which worker runs which stage.
+"""Which worker runs which stage: the plan with the least predicted latency.
 
-Stages that need a collection run where it is; every other stage runs beside its neighbours; model
-calls need no placement, because a replica belongs to the host and any of its workers reaches it.
-Stages of one worker form segments: one connection and one message each, however many stages.
+Stages that need a collection run where it is, because opening it elsewhere takes longer than
+passing what goes in and out; neighbours share a worker, because a value costs nothing there. Both
+follow from the costs, and stop where constraints or measurements say otherwise. Model calls reach
+a replica from every worker of its host. Live load is no part of a plan.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from adjoin.dag import Graph
+from adjoin.runtime.policies.costs import Costs, Terms, estimate
+from adjoin.runtime.policies.problem import Problem
+from adjoin.runtime.policies.search import search
+from adjoin.runtime.policies.topology import Device, Topology, Worker, owner_of
 
+__all__ = ["Device", "Edge", "Plan", "Segment", "Topology", "Worker", "owner_of", "place"]
 
-class Worker(msgspec.Struct, frozen=True):
-    """A worker as the planner sees it. ``collections`` are those it has open."""
-
-    name: str
-    address: str
-    host: str
-    threads: int = 1
-    pid: int = 0
-    collections: frozenset[str] = frozenset()
-
-
-class Topology(msgspec.Struct, frozen=True):
-    """A snapshot of the cluster; ``epoch`` grows with every change."""
-
-    epoch: int
-    workers: tuple[Worker, ...]
-
-    def worker(self, name: str) -> Worker | None:
-        return next((worker for worker in self.workers if worker.name == name), None)
+_NO_COSTS = Costs()
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -45,11 +32,14 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """How a value passes: ``local`` by reference, ``remote`` over Dask's comm."""
+    """How a value passes: ``local`` by reference, ``shm`` between processes of a host,
+    ``cuda_ipc`` between devices of a host, ``remote`` between hosts; predicted size and seconds."""
 
     source: str
     target: str
     transport: str
+    nbytes: int = 0
+    seconds: float = 0.0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -59,6 +49,10 @@ class Plan(msgspec.Struct, frozen=True):
         version: the graph's.
         epoch: the topology's.
         reasons: for each stage, why it runs where it runs.
+        terms: for each stage, its predicted seconds.
+        critical: the stages that decide how long a run takes, in order.
+        seconds: predicted for a run of usual inputs, from its plan to its last stage.
+        costs_epoch: of the costs that it was made with.
     """
 
     version: str
@@ -66,82 +60,66 @@ class Plan(msgspec.Struct, frozen=True):
     segments: tuple[Segment, ...]
     edges: tuple[Edge, ...]
     reasons: Mapping[str, str]
+    terms: Mapping[str, Terms] = {}
+    critical: tuple[str, ...] = ()
+    seconds: float = 0.0
+    costs_epoch: int = 0
 
     @property
     def placement(self) -> dict[str, str]:
         return {stage: segment.worker for segment in self.segments for stage in segment.stages}
 
 
-def owner_of(collection: str, workers: Sequence[Worker]) -> Worker:
-    """The worker that holds a collection, or should.
-
-    One that has it open comes first; otherwise the highest random weight decides (rendezvous
-    hashing, Thaler and Ravishankar 1998), so that losing a worker moves only what it held.
-    """
-    holders = [worker for worker in workers if collection in worker.collections]
-    return max(holders or workers, key=lambda worker: (_weight(collection, worker), worker.name))
-
-
-def place(graph: Graph, topology: Topology, pending: Collection[str] | None = None) -> Plan:
+def place(
+    graph: Graph,
+    topology: Topology,
+    pending: Collection[str] | None = None,
+    costs: Costs = _NO_COSTS,
+) -> Plan:
     """Place the stages of a graph, or only the ``pending`` ones of it.
 
-    ``topology`` must have at least one worker. Runs in O(stages + edges).
+    ``topology`` must have at least one worker.
+
+    Raises:
+        PlanError: no worker is as a stage demands; names the stage and what it demands.
     """
-    stages = [stage.id for stage in graph.stages if pending is None or stage.id in pending]
-    where, reasons = _pinned(graph, stages, topology.workers)
-    _spread(graph, stages, where, reasons)
-    if len(where) < len(stages):
-        _loose(graph, stages, topology.workers, where, reasons)
-    return Plan(
-        version=graph.version,
-        epoch=topology.epoch,
-        segments=tuple(_segments(graph, stages, where)),
-        edges=tuple(_edges(graph, where)),
-        reasons=reasons,
-    )
+    problem = Problem(graph, topology, costs, estimate(graph, costs), pending)
+    return plan_of(problem, search(problem))
 
 
-def _pinned(
-    graph: Graph, stages: Iterable[str], workers: Sequence[Worker]
-) -> tuple[dict[str, str], dict[str, str]]:
-    where: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    for stage in stages:
-        # A nested workflow runs in one place; what it finds elsewhere it asks for.
-        for collection in sorted(graph.stage(stage).collections)[:1]:
-            where[stage] = owner_of(collection, workers).name
-            reasons[stage] = f"collection {collection!r} is there"
-    return where, reasons
-
-
-def _spread(
-    graph: Graph, stages: Sequence[str], where: dict[str, str], reasons: dict[str, str]
-) -> None:
-    """Give each stage the worker of its nearest placed neighbour (breadth first, so hops count)."""
-    among = set(stages)
-    queue = deque(stage for stage in stages if stage in where)
-    while queue:
-        stage = queue.popleft()
-        for neighbour in sorted(graph.dependencies(stage) | graph.consumers(stage)):
-            if neighbour in among and neighbour not in where:
-                where[neighbour] = where[stage]
-                reasons[neighbour] = f"next to {stage!r}"
-                queue.append(neighbour)
-
-
-def _loose(
+def weigh(
     graph: Graph,
-    stages: Sequence[str],
-    workers: Sequence[Worker],
-    where: dict[str, str],
-    reasons: dict[str, str],
-) -> None:
-    """Place what is connected to no state: all of it together, by the graph's hash."""
-    worker = max(workers, key=lambda worker: (_weight(graph.version, worker), worker.name))
-    for stage in stages:
-        if stage not in where:
-            where[stage] = worker.name
-            reasons[stage] = "needs no state"
+    topology: Topology,
+    placement: Mapping[str, str],
+    costs: Costs = _NO_COSTS,
+    inputs: Mapping[str, float] | None = None,
+) -> Plan:
+    """The plan that has the stages of ``placement`` there, with its costs.
+
+    Args:
+        inputs: sizes in bytes, by name; usual ones where none is given.
+    """
+    works = estimate(graph, costs, inputs)
+    problem = Problem(graph, topology, costs, works, placement.keys())
+    number = {worker.name: at for at, worker in enumerate(problem.workers)}
+    return plan_of(problem, [number[placement[stage]] for stage in problem.stages])
+
+
+def plan_of(problem: Problem, where: Sequence[int]) -> Plan:
+    names = [problem.workers[worker].name for worker in where]
+    placement = dict(zip(problem.stages, names, strict=True))
+    done = problem.finishes(where)
+    return Plan(
+        version=problem.graph.version,
+        epoch=problem.topology.epoch,
+        segments=tuple(_segments(problem.graph, problem.stages, placement)),
+        edges=tuple(_edges(problem, where)),
+        reasons=_reasons(problem, where),
+        terms=dict(zip(problem.stages, problem.terms(where), strict=True)),
+        critical=tuple(problem.stages[stage] for stage in problem.critical(where)),
+        seconds=max(done, default=0.0),
+        costs_epoch=problem.costs.epoch,
+    )
 
 
 def _segments(graph: Graph, stages: Sequence[str], where: Mapping[str, str]) -> Iterable[Segment]:
@@ -164,13 +142,53 @@ def _segments(graph: Graph, stages: Sequence[str], where: Mapping[str, str]) -> 
     return [Segment(worker, tuple(group)) for (_, worker), group in sorted(groups.items())]
 
 
-def _edges(graph: Graph, where: Mapping[str, str]) -> Iterable[Edge]:
-    for target in where:
-        for source in sorted(graph.dependencies(target)):
-            if source in where:
-                together = where[source] == where[target]
-                yield Edge(source, target, "local" if together else "remote")
+def _edges(problem: Problem, where: Sequence[int]) -> Iterable[Edge]:
+    for target, there in enumerate(where):
+        for source in problem.before[target]:
+            yield Edge(
+                problem.stages[source],
+                problem.stages[target],
+                problem.transport(where[source], there),
+                round(problem.works[source].bytes_out),
+                problem.moving(source, where[source], there),
+            )
 
 
-def _weight(key: str, worker: Worker) -> bytes:
-    return hashlib.blake2b(f"{key}\0{worker.name}".encode(), digest_size=8).digest()
+def _reasons(problem: Problem, where: Sequence[int]) -> dict[str, str]:
+    """State and demands first; then, breadth first, the neighbour that it is beside."""
+    found: dict[int, str] = {}
+    for stage, worker in enumerate(where):
+        names = problem.collections[stage]
+        if reason := _demand(problem, stage):
+            found[stage] = reason
+        elif names and worker == problem.owner(names[0]):
+            found[stage] = f"collection {names[0]!r} is there"
+    queue = deque(sorted(found))
+    while queue:
+        stage = queue.popleft()
+        for neighbour in sorted({*problem.before[stage], *problem.after[stage]}):
+            if neighbour not in found and where[neighbour] == where[stage]:
+                found[neighbour] = f"next to {problem.stages[stage]!r}"
+                queue.append(neighbour)
+    for stage, worker in enumerate(where):
+        if stage not in found:
+            found[stage] = _rest(problem, stage, worker)
+    return {problem.stages[stage]: found[stage] for stage in range(len(where))}
+
+
+def _demand(problem: Problem, stage: int) -> str:
+    policy = problem.graph.stage(problem.stages[stage]).policy
+    if policy.colocate:
+        return f"must be with {', '.join(map(repr, policy.colocate))}"
+    if policy.resources:
+        return f"needs {', '.join(f'{key} {n:g}' for key, n in policy.resources.items())}"
+    return f"must not be with {', '.join(map(repr, policy.avoid))}" if policy.avoid else ""
+
+
+def _rest(problem: Problem, stage: int, worker: int) -> str:
+    models = problem.models[stage]
+    if models and problem.cold(stage, worker) == 0:
+        return f"model {models[0]!r} is loaded there"
+    if problem.collections[stage]:
+        return "cheaper than where its collection is"
+    return "needs no state" if not models else "its model can be loaded there"
