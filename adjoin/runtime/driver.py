@@ -35,6 +35,8 @@ from adjoin.types import Body, Event, RunCompleted, RunStarted, Usage
 
 _KEPT_PLANS = 256
 _CLOSE_S = 5.0
+#: Seconds between two runs of a workflow from which costs are learned.
+_LEARN_EVERY_S = 0.1
 
 
 class Driver:
@@ -45,6 +47,7 @@ class Driver:
         self.settings = settings
         self.costs = Costs()
         self._plans: dict[tuple[str, int, int], Plan] = {}
+        self._learn_again: dict[str, float] = {}
         self._runs: set[Run] = set()
 
     def start(self, graph: Graph, inputs: Mapping[str, Any], *, streaming: bool = False) -> Run:
@@ -66,6 +69,16 @@ class Driver:
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
         return run
+
+    def learn(self, graph: Graph, measures: Measures) -> None:
+        """Learn from a run. Of a workflow that runs hundreds of times a second a few runs a second
+        say as much as all of them, and learning from a run takes as long as a short run."""
+        now = time.perf_counter()
+        if now >= self._learn_again.get(graph.version, 0.0):
+            self.costs = measures.learned(self.costs, self.cluster.topology)
+            self._learn_again[graph.version] = now + _LEARN_EVERY_S
+            while len(self._learn_again) > _KEPT_PLANS:
+                self._learn_again.pop(next(iter(self._learn_again)))
 
     def known_plan(self, graph: Graph, stages: frozenset[str]) -> Plan | None:
         """The plan of the whole graph, when it was made before for this topology."""
@@ -186,8 +199,7 @@ class Run:
             expiry.cancel()
             await self._free()
             self._news.set()
-            driver = self._driver
-            driver.costs = self._measures.learned(driver.costs, driver.cluster.topology)
+            self._driver.learn(self.graph, self._measures)
 
     def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
