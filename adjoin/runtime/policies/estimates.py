@@ -1,16 +1,17 @@
 """Estimates that follow what is observed: linear models and means, with forgetting.
 
-All are frozen; ``observe`` gives a new one. A linear model is fitted by recursive least squares with
-exponential forgetting (Ljung, *System Identification*, 1999, chapter 11), in its information form:
-sums of products of what was observed, and a prior that stays. Weights are the least squares solution
-that is nowhere below zero (Lawson and Hanson 1974, with indices only ever leaving the active set),
-since more work never costs less. They are solved anew from the sums each time, so that no error of
-one step is carried into the next.
+All are frozen; ``observe`` gives a new one. A linear model is fitted by recursive least squares
+with exponential forgetting (Ljung, *System Identification*, 1999, chapter 11), in its information
+form: sums of products of what was observed, and a prior that stays. Weights are the least squares
+solution that is nowhere below zero (after Lawson and Hanson 1974; a weight that was put to zero is
+not taken back), since more work never costs less. They are solved anew from the sums each time, so
+that no error of one step is carried into the next.
 
-Errors are relative: an observation is divided by the larger of what was seen and what was predicted,
-so that a small text counts as much as a large one, and none is off by more than its whole. An error
-far outside the usual ones counts for less (Huber 1964), so that a run in which the machine was busy
-teaches little; several in a row are a change, and what was known before then counts for little.
+Errors are relative: an observation is divided by the larger of what was seen and what was
+predicted, so that a small text counts as much as a large one, and none is off by more than its
+whole. An error far outside the usual ones counts for less (Huber 1964), so that a run in which the
+machine was busy teaches little; several in a row are a change, and what was known before then
+counts for little.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class Linear(msgspec.Struct, frozen=True):
 
     def observe(self, x: Sequence[float], y: float) -> Linear:
         """The model after one observation of ``y`` at ``x``."""
+        if all(each == float("inf") for each in self.trust):
+            return self
         predicted = self.at(x)
         scale = max(abs(y), predicted, self.floor)
         error = abs(y - predicted) / scale
