@@ -1,12 +1,17 @@
 """Estimates that follow what is observed: linear models and means, with forgetting.
 
 All are frozen; ``observe`` gives a new one. A linear model is fitted by recursive least squares
-with exponential forgetting (Ljung, *System Identification*, 1999, chapter 11) on relative errors:
-each observation is divided by its own value, so that a small text counts as much as a large one.
-An error far outside the usual ones is cut to a multiple of their size (Huber 1964), so that one
-run in which the machine was busy teaches little; several in a row are a change, and the model
-starts to learn again as if it knew little.
-Coefficients are kept from below zero: more work never costs less.
+with exponential forgetting (Ljung, *System Identification*, 1999, chapter 11), in its information
+form: sums of products of what was observed, and a prior that stays. Weights are the least squares
+solution that is nowhere below zero (after Lawson and Hanson 1974; a weight that was put to zero is
+not taken back), since more work never costs less. They are solved anew from the sums each time, so
+that no error of one step is carried into the next.
+
+Errors are relative: an observation is divided by the larger of what was seen and what was
+predicted, so that a small text counts as much as a large one, and none is off by more than its
+whole. An error far outside the usual ones counts for less (Huber 1964), so that a run in which the
+machine was busy teaches little; several in a row are a change, and what was known before then
+counts for little.
 """
 
 from __future__ import annotations
@@ -16,17 +21,18 @@ from typing import TypeAlias
 
 import msgspec
 
-#: How much of what was known is kept with each observation.
-FORGETTING = 0.985
-#: Variance of the relative error of one observation.
+#: How much of what was known is kept with each observation, and when it has changed.
+FORGETTING, FORGOTTEN = 0.985, 0.05
+#: Variance of the relative error of one observation, against which a prior's doubts count.
 NOISE = 0.02
-#: Errors are cut to this multiple of their usual size.
+#: Errors beyond this multiple of their usual size count for less.
 CUT = 3.0
 #: Observations before any is taken for an outlier, and outliers in a row that are a change.
 TRUSTED, CHANGED = 8, 4
 #: Weight of a new observation in moving means, once there are more than its inverse.
 SHARE = 0.1
-
+#: An error that is always usual.
+_LEAST = 0.02
 
 Rows: TypeAlias = tuple[tuple[float, ...], ...]
 
@@ -46,16 +52,19 @@ class Linear(msgspec.Struct, frozen=True):
     """``y ≈ weights · x``, all weights at least zero.
 
     Attributes:
-        covariance: of the weights, row by row.
-        limit: what each variance was at first, and does not exceed.
+        guess: the weights before anything was seen.
+        trust: in each of them, as if so much had been observed; infinite for one that is fixed.
+        products: sums of ``x xᵀ``, row by row, and ``moments`` of ``x y``, of scaled observations.
         floor: values below it count as this large when errors are compared.
         spread: the usual relative error.
         strange: outliers that came last.
     """
 
     weights: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
-    limit: tuple[float, ...]
+    guess: tuple[float, ...]
+    trust: tuple[float, ...]
+    products: Rows
+    moments: tuple[float, ...]
     floor: float
     spread: float = 1.0
     strange: int = 0
@@ -63,59 +72,85 @@ class Linear(msgspec.Struct, frozen=True):
 
     @classmethod
     def prior(cls, weights: Sequence[float], doubts: Sequence[float], floor: float) -> Linear:
-        """A first guess, and how far off (standard deviation) each weight may be."""
-        limit = tuple(doubt * doubt for doubt in doubts)
-        return cls(tuple(map(float, weights)), _diagonal(limit), limit, floor)
+        """A first guess, and how far off (standard deviation) each weight may be; 0: fixed."""
+        guess = tuple(map(float, weights))
+        trust = tuple(NOISE / doubt**2 if doubt else float("inf") for doubt in doubts)
+        zeros = (0.0,) * len(guess)
+        return cls(guess, guess, trust, (zeros,) * len(guess), zeros, floor)
 
     def at(self, x: Sequence[float]) -> float:
         return sum(weight * value for weight, value in zip(self.weights, x, strict=True))
 
     def observe(self, x: Sequence[float], y: float) -> Linear:
         """The model after one observation of ``y`` at ``x``."""
-        scale = max(abs(y), self.floor)
-        x = [value / scale for value in x]
-        error = y / scale - self.at(x)
-        usual = CUT * max(self.spread, 0.02)
-        strange = self.strange + 1 if self.count >= TRUSTED and abs(error) > usual else 0
+        if all(each == float("inf") for each in self.trust):
+            return self
+        predicted = self.at(x)
+        scale = max(abs(y), predicted, self.floor)
+        error = abs(y - predicted) / scale
+        usual = CUT * max(self.spread, _LEAST)
+        strange = self.strange + 1 if self.count >= TRUSTED and error > usual else 0
         changed = strange >= CHANGED
-        if strange and not changed:
-            error = max(-usual, min(usual, error))
-        covariance = _diagonal(self.limit) if changed else self.covariance
-        moved = [sum(a * b for a, b in zip(row, x, strict=True)) for row in covariance]
-        gain_of = NOISE * FORGETTING + sum(a * b for a, b in zip(moved, x, strict=True))
-        weights = tuple(
-            max(0.0, weight + each / gain_of * error)
-            for weight, each in zip(self.weights, moved, strict=True)
+        worth = usual / error if strange and not changed else 1.0
+        kept = FORGOTTEN if changed else FORGETTING
+        each = worth / scale**2
+        products = tuple(
+            tuple(kept * value + each * x[r] * x[c] for c, value in enumerate(row))
+            for r, row in enumerate(self.products)
         )
+        moments = tuple(kept * value + each * x[r] * y for r, value in enumerate(self.moments))
         share = max(SHARE, 1 / (self.count + 1))
         return Linear(
-            weights,
-            self._shrunk(covariance, moved, gain_of),
-            self.limit,
+            _solved(products, moments, self.guess, self.trust),
+            self.guess,
+            self.trust,
+            products,
+            moments,
             self.floor,
-            self.spread + share * (abs(error) - self.spread),
+            self.spread + share * (min(error, usual) - self.spread),
             0 if changed else strange,
             0 if changed else self.count + 1,
         )
 
-    def _shrunk(self, covariance: Rows, moved: Sequence[float], gain_of: float) -> Rows:
-        """The covariance after an observation; directions that are not seen do not wind up."""
+
+def _solved(
+    products: Rows, moments: Sequence[float], guess: Sequence[float], trust: Sequence[float]
+) -> tuple[float, ...]:
+    """The weights that fit best and are not negative."""
+    fixed = [at for at, each in enumerate(trust) if each == float("inf")]
+    free = [at for at in range(len(guess)) if at not in fixed]
+    weights = [value if at in fixed else 0.0 for at, value in enumerate(guess)]
+    while free:
         rows = [
-            [(value - moved[r] * moved[c] / gain_of) / FORGETTING for c, value in enumerate(row)]
-            for r, row in enumerate(covariance)
+            [products[r][c] + (trust[r] if r == c else 0.0) for c in free]
+            + [moments[r] + trust[r] * guess[r] - sum(products[r][at] * guess[at] for at in fixed)]
+            for r in free
         ]
-        excess = [
-            (most / rows[at][at]) ** 0.5 if rows[at][at] > most > 0 else 1.0
-            for at, most in enumerate(self.limit)
-        ]
-        return tuple(
-            tuple(value * excess[r] * excess[c] for c, value in enumerate(row))
-            for r, row in enumerate(rows)
-        )
+        found = _eliminated(rows)
+        lowest = min(range(len(free)), key=found.__getitem__)
+        if found[lowest] >= 0:
+            for at, value in zip(free, found, strict=True):
+                weights[at] = value
+            break
+        del free[lowest]
+    return tuple(weights)
 
 
-def _diagonal(variances: Sequence[float]) -> Rows:
-    return tuple(
-        tuple(variance if row == column else 0.0 for column in range(len(variances)))
-        for row, variance in enumerate(variances)
-    )
+def _eliminated(rows: list[list[float]]) -> list[float]:
+    """Solve a symmetric positive definite system, its right side in the last column."""
+    size = len(rows)
+    scale = [rows[at][at] ** -0.5 for at in range(size)]  # units differ by many powers of ten
+    rows = [
+        [value * scale[r] * scale[c] for c, value in enumerate(row[:-1])] + [row[-1] * scale[r]]
+        for r, row in enumerate(rows)
+    ]
+    for at, pivot in enumerate(rows):
+        for below in rows[at + 1 :]:
+            factor = below[at] / pivot[at]
+            for column in range(at, size + 1):
+                below[column] -= factor * pivot[column]
+    found = [0.0] * size
+    for at in reversed(range(size)):
+        known = sum(rows[at][c] * found[c] for c in range(at + 1, size))
+        found[at] = (rows[at][-1] - known) / rows[at][at]
+    return [value * each for value, each in zip(found, scale, strict=True)]

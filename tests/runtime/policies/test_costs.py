@@ -164,3 +164,16 @@ def test_a_cold_start_is_remembered_by_model() -> None:
     cold = Topology(1, (Worker("w0", "a", "h"),))
     assert place(GRAPH, cold, None, costs).terms["generate"].cold == pytest.approx(4.0, abs=0.1)
     assert place(GRAPH, WORKERS, None, costs).terms["generate"].cold == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_features_that_go_together_and_wild_noise_do_not_drive_weights_apart(seed: int) -> None:
+    rng = random.Random(seed)
+    model = Linear.prior((0.05, 1e-3, 0.02, 1e-9), (0.2, 5e-3, 0.1, 1e-6), 1e-3)
+    seen = []
+    for _ in range(200):
+        tokens = rng.randrange(10, 1500)
+        y = 0.002 * rng.lognormvariate(0, 1)
+        seen.append(y)
+        model = model.observe((1.0, tokens, 8.0, 5.0 * tokens), y)
+    assert min(seen) < model.at((1.0, 700.0, 8.0, 3500.0)) < max(seen)
