@@ -77,6 +77,7 @@ async def measured(
     sizes = [round(50 * 30 ** (at / (learn + check - 1))) for at in range(learn + check)]
     rng.shuffle(sizes)
     errors: dict[str, list[float]] = {}
+    actuals: dict[str, list[float]] = {}
     prompts: list[float] = []
     for at, words in enumerate(sizes):
         # a word of these is about one token; the prompt has 2,048 at most, with the notes
@@ -85,8 +86,10 @@ async def measured(
             continue
         prompts.append(max(values[2] for values in found.values()))
         for stage, (predicted, actual, _) in found.items():
+            actuals.setdefault(stage, []).append(actual)
             errors.setdefault(stage, []).append(abs(predicted - actual) / actual)
     figures = {f"{name}: median error %": 100 * statistics.median(e) for name, e in errors.items()}
+    figures |= {f"{name}: median ms": 1e3 * statistics.median(a) for name, a in actuals.items()}
     figures["generate: 90th percentile %"] = (
         100 * statistics.quantiles(errors["generate"], n=10)[-1]
     )
