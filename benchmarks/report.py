@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+#: Columns of text, also where the terminal is narrower.
+_WIDTH = 160
+
 
 def arguments(about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about)
@@ -38,14 +41,14 @@ def report(
 ) -> None:
     """Print the figures beside those of the peers, and write them when a file is given."""
     table = Table(title=name)
-    table.add_column("figure")
-    table.add_column("adjoin", justify="right")
+    table.add_column("figure", no_wrap=True)
+    table.add_column("adjoin", justify="right", no_wrap=True)
     for peer in peers or {}:
-        table.add_column(peer, justify="right")
+        table.add_column(peer, justify="right", no_wrap=True)
     for key in dict.fromkeys([*figures, *(key for each in (peers or {}).values() for key in each)]):
         cells = [figures.get(key), *(each.get(key) for each in (peers or {}).values())]
         table.add_row(key, *(_text(cell) for cell in cells))
-    Console().print(table)
+    Console(width=_WIDTH).print(table, soft_wrap=True)  # a figure that is cut off is none
     if file is not None:
         content = {
             "benchmark": name,
