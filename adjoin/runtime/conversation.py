@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,9 +24,15 @@ _LINGER_S = 0.02
 def decode(message: bytes, kind: Any) -> Any:
     """A message of this kind; raises :class:`TransportError` when it is none."""
     try:
-        return msgspec.msgpack.decode(message, type=kind)
+        return _decoder(kind).decode(message)
     except msgspec.MsgspecError as error:
         raise TransportError(f"a message makes no sense: {error}") from None
+
+
+@functools.cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Making one takes longer than decoding a message; there are as many as kinds of talk."""
+    return msgspec.msgpack.Decoder(kind)
 
 
 class Outbox:
