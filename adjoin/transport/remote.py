@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from distributed.comm import Comm
 from distributed.core import ConnectionPool
@@ -54,7 +55,11 @@ class Channel:
         self, messages: Iterable[bytes], buffers: Sequence[bytes | bytearray | memoryview] = ()
     ) -> None:
         arrays = [to_serialize(np.frombuffer(part, dtype=np.uint8)) for part in buffers]
-        await self._write({"messages": list(messages), "buffers": arrays})
+        packed = msgspec.msgpack.encode(list(messages))  # Dask looks at each object of a message
+        message: dict[str, Any] = {"packed": packed}
+        if arrays:
+            message["buffers"] = arrays
+        await self._write(message)
 
     async def receive(self) -> tuple[list[bytes], list[memoryview]]:
         """The next messages and the buffers that came with them.
@@ -66,10 +71,12 @@ class Channel:
             received: Any = await self._comm.read()
         except OSError as error:
             raise TransportError(f"connection lost: {error}", where=self.address) from None
-        if received is _UNKNOWN_OPERATION or "messages" not in received:
+        if received is _UNKNOWN_OPERATION or not received.keys() & {"messages", "packed"}:
             self.abort()
             raise TransportError("there is no agent on this worker", where=self.address)
         buffers = [np.asarray(part).data for part in received.get("buffers", ())]
+        if "packed" in received:
+            return _unpack(received["packed"], self.address), buffers
         return [bytes(message) for message in received["messages"]], buffers
 
     def release(self) -> None:
@@ -87,3 +94,10 @@ class Channel:
             await self._comm.write(message)
         except OSError as error:
             raise TransportError(f"connection lost: {error}", where=self.address) from None
+
+
+def _unpack(packed: bytes, where: str) -> list[bytes]:
+    try:
+        return msgspec.msgpack.decode(packed, type=list[bytes])
+    except msgspec.MsgspecError as error:
+        raise TransportError(f"messages make no sense: {error}", where=where) from None
