@@ -184,7 +184,9 @@ def _everything(runtime: Runtime) -> list[int]:
     found = host(runtime)
     pids = [*workers(runtime).values(), int(str(found["pid"]))]
     pids += [int(each["pid"]) for key in ("templates", "replicas") for each in found[key]]  # type: ignore[attr-defined]
-    return pids + [child.pid for child in psutil.Process().children(recursive=True)]
+    for member in runtime._driver.cluster.pids.values():
+        pids += [member, *(child.pid for child in psutil.Process(member).children(recursive=True))]
+    return pids
 
 
 def _footprint(runtime: Runtime) -> dict[int, int]:
