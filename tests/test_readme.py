@@ -44,7 +44,8 @@ def _modules() -> Iterator[None]:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delitem(sys.modules, "app", raising=False)  # that of an example, from another test
     (python,) = blocks(README, "python")
     (yaml,) = blocks(README, "yaml")
     (tmp_path / "app.py").write_text(python, encoding="utf-8")
