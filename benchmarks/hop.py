@@ -1,7 +1,7 @@
 """One array of 16 MB from one process to another of this machine, until every byte is read.
 
-Publishing is included, making the array is not. Beside the channels: a pickle through a pipe, and
-what reading alone costs. Medians; the two ends have a process each, as workers do.
+The copy that publishing makes is included, making the array is not. Beside the channels: a pickle
+through a pipe, and what reading alone costs. Medians; both ends are processes, as workers are.
 
     python -m benchmarks.hop [--repeats 50] [--megabytes 16]
 """

@@ -29,8 +29,8 @@ from adjoin.transport.remote import Channel
 _POLL_S = 0.5
 _START_S = 60.0
 _STOP_S = 10.0
-#: Connections to one worker that wait for their next segment.
-_KEPT_IDLE = 64
+#: Connections that wait for their next segment, to all workers; Dask's pool has 512 in all.
+_KEPT_IDLE = 128
 _LOOPBACK = ("127.", "[::1]", "::1", "localhost")
 
 
@@ -166,7 +166,7 @@ class Cluster:
     def keep(self, channel: Channel) -> None:
         """Keep a connection on which a segment has ended for the next one."""
         idle = self._idle.get(channel.address)
-        if idle is not None and len(idle) < _KEPT_IDLE:
+        if idle is not None and sum(map(len, self._idle.values())) < _KEPT_IDLE:
             idle.append(channel)
         else:
             channel.abort()

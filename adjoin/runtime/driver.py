@@ -19,22 +19,20 @@ from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, 
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.cluster import Cluster
-from adjoin.runtime.conversation import decode
 from adjoin.runtime.measures import Measures
 from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment import return_annotation
-from adjoin.runtime.shipping import definition, spec_of
+from adjoin.runtime.segment_link import SegmentLink
+from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.transport.remote import Channel
 from adjoin.types import Body, Event, RunCompleted, RunStarted, Usage
 
 _KEPT_PLANS = 256
-_CLOSE_S = 5.0
 #: Seconds between two runs of a workflow from which costs are learned.
 _LEARN_EVERY_S = 0.1
 
@@ -142,13 +140,13 @@ class Run:
         self.streaming = streaming
         self.events: list[Event] = []
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._driver = driver
+        self.driver = driver
         self._inputs = inputs
-        self._encoded = encoded
-        self._measures = Measures(graph, inputs)
+        self.encoded = encoded
+        self.measures = Measures(graph, inputs)
         self._state = RunState(self.id, graph, streaming=streaming)
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
-        self._segments: dict[int, _Segment] = {}
+        self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._outputs: dict[str, Any] = {}
@@ -186,7 +184,7 @@ class Run:
     async def _drive(self) -> None:
         self._publish(RunStarted(workflow=self.graph.name, version=self.graph.version))
         expiry = asyncio.get_running_loop().call_later(
-            self._driver.settings.run_timeout_s, self._expire
+            self.driver.settings.run_timeout_s, self._expire
         )
         try:
             self._carry_out(self._state.begin())
@@ -199,7 +197,7 @@ class Run:
             expiry.cancel()
             await self._free()
             self._news.set()
-            self._driver.learn(self.graph, self._measures)
+            self.driver.learn(self.graph, self.measures)
 
     def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
@@ -207,13 +205,13 @@ class Run:
                 case m.Emit(body, stage, attempt):
                     self._publish(body, stage, attempt)
                 case m.MakePlan(stages, delay):
-                    known = None if delay else self._driver.known_plan(self.graph, stages)
+                    known = None if delay else self.driver.known_plan(self.graph, stages)
                     if known is None:
                         self._aside(self._plan(stages, delay))
                     else:
                         self._planned(known)
                 case m.OpenSegment(index):
-                    self._segments[index] = _Segment(self, command)
+                    self._segments[index] = SegmentLink(self, command)
                 case m.FeedSegment(index, stage, value, skipped):
                     feed = p.Feed(stage=stage, value=value, skipped=skipped)
                     self._segments[index].send(feed)
@@ -232,17 +230,17 @@ class Run:
         try:
             if delay:
                 await asyncio.sleep(delay)
-            plan = await self._driver.plan(self.graph, stages)
+            plan = await self.driver.plan(self.graph, stages)
         except AdjoinError as error:
             self.tell(m.Stop(error))
             return
         self._planned(plan)
 
     def _planned(self, plan: Plan) -> None:
-        expected = predict(self.graph, plan, self._driver.costs, self._measures.inputs)
+        expected = predict(self.graph, plan, self.driver.costs, self.measures.inputs)
         self.tell(m.Planned(plan, expected.stages, expected.seconds))
         if self.graph.model_names():
-            self._aside(self._driver.look_ahead(self.graph, plan))
+            self._aside(self.driver.look_ahead(self.graph, plan))
 
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
@@ -256,7 +254,7 @@ class Run:
                 here[stage] = value
                 continue
             try:
-                here[stage] = await self._driver.cluster.pull(value)
+                here[stage] = await self.driver.cluster.pull(value)
             except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return
@@ -294,7 +292,7 @@ class Run:
             self.done.exception()  # a run that nobody waits for is not a bug
 
     def _expire(self) -> None:
-        seconds = self._driver.settings.run_timeout_s
+        seconds = self.driver.settings.run_timeout_s
         self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {seconds:g} s")))
 
     async def _free(self) -> None:
@@ -318,115 +316,6 @@ class Run:
         task = asyncio.ensure_future(work)
         self._side.add(task)
         task.add_done_callback(self._side.discard)
-
-
-class _Segment:
-    """The driver's end of a segment's connection."""
-
-    def __init__(self, run: Run, command: m.OpenSegment) -> None:
-        self._run = run
-        self._command = command
-        self._out: asyncio.Queue[p.Message] = asyncio.Queue()
-        self._closing = False
-        self._sending = False
-        self._channel: Channel | None = None
-        self._sender: asyncio.Task[None] | None = None
-        self._task = asyncio.ensure_future(self._converse())
-
-    def send(self, message: p.Message) -> None:
-        self._out.put_nowait(message)
-        self._start_sender()
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self.send(p.Close())
-
-    async def ended(self) -> None:
-        """Wait for the agent to free everything; cut the connection if it does not."""
-        if self._task.done():
-            return
-        self.close()
-        _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _converse(self) -> None:
-        try:
-            channel = await self._open()
-        except TransportError:
-            self._run.tell(m.SegmentLost(self._command.segment, reached=False))
-            return
-        self._channel = channel
-        self._start_sender()
-        try:
-            await self._listen(channel)
-        except (TransportError, asyncio.CancelledError):
-            channel.abort()
-            self._run.tell(m.SegmentLost(self._command.segment))
-        else:
-            self._run.tell(m.SegmentEnded(self._command.segment))
-            self._leave(channel)
-        finally:
-            if self._sender is not None:
-                self._sender.cancel()
-
-    def _start_sender(self) -> None:
-        """Most segments are never told anything after their start."""
-        if self._sender is None and self._channel is not None and not self._out.empty():
-            self._sender = asyncio.ensure_future(self._send_all(self._channel))
-
-    def _leave(self, channel: Channel) -> None:
-        """The connection serves the next segment, unless half a message may be on it."""
-        if self._sending:
-            channel.abort()
-        else:
-            self._run._driver.cluster.keep(channel)
-
-    async def _open(self) -> Channel:
-        run, command = self._run, self._command
-        message = p.Open(
-            run=run.id,
-            tenant="default",
-            graph=run.graph.version,
-            attempts=dict(command.attempts),
-            exports=list(command.exports),
-            inputs=run._encoded,
-            streaming=run.streaming,
-        )
-        return await run._driver.cluster.open_segment(command.worker, message)
-
-    async def _send_all(self, channel: Channel) -> None:
-        with contextlib.suppress(TransportError):  # the listener sees that, too
-            while True:
-                message = await self._out.get()
-                self._sending = True
-                await channel.send([p.pack(message)])
-                self._sending = False
-
-    async def _listen(self, channel: Channel) -> None:
-        index = self._command.segment
-        tell = self._run.tell
-        while True:
-            messages, _ = await channel.receive()
-            for message in messages:
-                match decode(message, p.FromAgent):
-                    case p.NeedGraph():
-                        await channel.send([p.pack(definition(self._run.graph))])
-                    case p.Happened() as h:
-                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries))
-                    case p.Pulled() as pulled:
-                        self._run._measures.pulled(pulled, self._command.worker)
-                    case p.Done() as d:
-                        self._run._measures.done(d, self._command.worker)
-                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped))
-                    case p.Failed(stage=stage, attempt=attempt, error=error):
-                        tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
-                    case p.PullFailed(stage=stage, ref=ref):
-                        tell(m.ValueLost(stage, ref))
-                    case p.Closed():
-                        return
 
 
 def _inline(encoded: Encoded) -> Encoded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -81,7 +82,9 @@ class SegmentRun:
         self.run = run
         self.graph = graph
         self.world = world
-        self.send = send
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._limits = limits
         self._exports = exports
         self._streaming = streaming
@@ -116,8 +119,8 @@ class SegmentRun:
         """Close because the driver says so. It may have crossed with the segment's own end."""
         if not self._ended:
             await self.close()
+            self._tell(Closed())
             self._ended = True
-            self.send(Closed())
 
     async def close(self) -> None:
         """Cancel what runs, wait until it has let go, and drop all values."""
@@ -128,6 +131,14 @@ class SegmentRun:
         self._waiting.clear()
         self._scope.clear()
         self._published.withdraw_all()
+
+    def _tell(self, message: Message) -> None:
+        """Send, also from a stage's thread; after the end nothing, since the connection is then
+        another run's and a thread that was cancelled may still talk."""
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self._tell, message)
+        elif not self._ended:
+            self._send(message)
 
     def _take_ready(self) -> list[tuple[Stage, int]]:
         known = self._scope.keys()
@@ -147,7 +158,7 @@ class SegmentRun:
             decoded = codec.restore(codec.decode(encoded), annotation)
         except AdjoinError:
             ref = value.id if isinstance(value, Ref) else ""
-            self.send(PullFailed(stage=feed.stage, ref=ref))
+            self._tell(PullFailed(stage=feed.stage, ref=ref))
             return
         if feed.skipped:
             self._skipped.add(feed.stage)
@@ -158,7 +169,7 @@ class SegmentRun:
         began = time.perf_counter()
         encoded = await self.world.pull(ref)
         seconds = time.perf_counter() - began
-        self.send(Pulled(stage=stage, nbytes=ref.nbytes, seconds=seconds))
+        self._tell(Pulled(stage=stage, nbytes=ref.nbytes, seconds=seconds))
         return encoded
 
     async def _execute(self, stage: Stage, attempt: int) -> None:
@@ -174,9 +185,9 @@ class SegmentRun:
     def _end_if_done(self) -> None:
         """Nobody has to close a segment of which nothing is wanted any more."""
         if not self._unfinished and self._published.empty and not self._ended:
-            self._ended = True
             self._scope.clear()
-            self.send(Closed())
+            self._tell(Closed())
+            self._ended = True
 
     async def _run(self, stage: Stage, attempt: int) -> bool:
         """Run one stage and tell how it ended; returns whether it ended well."""
@@ -193,14 +204,14 @@ class SegmentRun:
             value = self._export(result) if stage.id in self._exports else None
         except AdjoinError as error:
             wire = errors.to_wire(error)
-            self.send(Failed(stage=stage.id, attempt=attempt, error=wire))
+            self._tell(Failed(stage=stage.id, attempt=attempt, error=wire))
             return False
         self._scope[stage.id] = result
         if not runs:
             self._skipped.add(stage.id)
         # Of the stage as a whole: its model calls are within it, and may overlap.
         usage = msgspec.structs.replace(meter.usage, seconds=time.perf_counter() - began)
-        self.send(
+        self._tell(
             Done(
                 stage=stage.id,
                 attempt=attempt,
@@ -215,7 +226,7 @@ class SegmentRun:
 
     def _task(self, stage: str, attempt: int) -> Task:
         def report(place: str, tries: int, body: Body) -> None:
-            self.send(Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body))
+            self._tell(Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body))
 
         return Task(
             run=self.run,

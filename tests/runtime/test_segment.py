@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from adjoin import Settings, function, workflow
+from adjoin import Settings, StageContext, function, workflow
+from adjoin.dag import Graph
 from adjoin.runtime import protocol as p
 from adjoin.runtime.segment import SegmentRun
+from adjoin.types import Progress
 
 
 @function
@@ -27,6 +30,23 @@ def two(text: str, times: int) -> Any:
     return length(longer)
 
 
+GATE, LATE = threading.Event(), threading.Event()
+
+
+@function
+def talkative(context: StageContext, text: str, times: int) -> str:
+    context.emit(Progress(label="early", done=1))
+    GATE.wait(10)
+    context.emit(Progress(label="late", done=2))
+    LATE.set()
+    return text * times
+
+
+@workflow
+def talks(text: str, times: int) -> Any:
+    return talkative(text, times)
+
+
 class _World:
     name = address = "worker"
     threads: Executor = ThreadPoolExecutor(1)
@@ -37,12 +57,14 @@ class _World:
     collection = pull = model
 
 
-def _segment(exports: set[str], times: int) -> tuple[SegmentRun, asyncio.Queue[p.Message]]:
+def _segment(
+    exports: set[str], times: int, graph: Graph = two.graph
+) -> tuple[SegmentRun, asyncio.Queue[p.Message]]:
     sent: asyncio.Queue[p.Message] = asyncio.Queue()
     segment = SegmentRun(
         run="run",
-        graph=two.graph,
-        attempts={"longer": 1, "length": 1},
+        graph=graph,
+        attempts=dict.fromkeys((stage.id for stage in graph.stages), 1),
         exports=frozenset(exports),
         inputs={"text": "ab", "times": times},
         world=_World(),
@@ -78,3 +100,17 @@ async def test_it_stays_while_somebody_may_pull_a_value() -> None:
     await segment.end()
     await segment.end()
     assert [type(sent.get_nowait()).__name__ for _ in range(sent.qsize())] == ["Closed"]
+
+
+async def test_a_thread_is_heard_while_it_runs_and_not_after_the_end() -> None:
+    """After the end, the connection is the next run's."""
+    segment, sent = _segment(set(), times=1, graph=talks.graph)
+    said: list[p.Message] = []
+    while not any(isinstance(m, p.Happened) and isinstance(m.body, Progress) for m in said):
+        said.append(await asyncio.wait_for(sent.get(), 5))
+    await segment.end()
+    assert isinstance(sent.get_nowait(), p.Closed)
+    GATE.set()
+    await asyncio.to_thread(LATE.wait, 5)
+    await asyncio.sleep(0)
+    assert LATE.is_set() and sent.empty()

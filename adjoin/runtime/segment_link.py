@@ -1,0 +1,129 @@
+"""The driver's end of a segment's connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from adjoin import errors
+from adjoin.errors import TransportError
+from adjoin.runtime import moves as m
+from adjoin.runtime import protocol as p
+from adjoin.runtime.conversation import decode
+from adjoin.runtime.shipping import definition
+from adjoin.transport.remote import Channel
+
+if TYPE_CHECKING:
+    from adjoin.runtime.driver import Run
+
+_CLOSE_S = 5.0
+
+
+class SegmentLink:
+    """Opens a segment at its agent, feeds it, and tells the run what the agent says."""
+
+    def __init__(self, run: Run, command: m.OpenSegment) -> None:
+        self._run = run
+        self._command = command
+        self._out: asyncio.Queue[p.Message] = asyncio.Queue()
+        self._closing = False
+        self._sending = False
+        self._channel: Channel | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._task = asyncio.ensure_future(self._converse())
+
+    def send(self, message: p.Message) -> None:
+        self._out.put_nowait(message)
+        self._start_sender()
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.send(p.Close())
+
+    async def ended(self) -> None:
+        """Wait for the agent to free everything; cut the connection if it does not."""
+        if self._task.done():
+            return
+        self.close()
+        _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _converse(self) -> None:
+        try:
+            channel = await self._open()
+        except TransportError:
+            self._run.tell(m.SegmentLost(self._command.segment, reached=False))
+            return
+        self._channel = channel
+        self._start_sender()
+        try:
+            await self._listen(channel)
+        except (TransportError, asyncio.CancelledError):
+            channel.abort()
+            self._run.tell(m.SegmentLost(self._command.segment))
+        else:
+            self._run.tell(m.SegmentEnded(self._command.segment))
+            self._leave(channel)
+        finally:
+            if self._sender is not None:
+                self._sender.cancel()
+
+    def _start_sender(self) -> None:
+        """Most segments are never told anything after their start."""
+        if self._sender is None and self._channel is not None and not self._out.empty():
+            self._sender = asyncio.ensure_future(self._send_all(self._channel))
+
+    def _leave(self, channel: Channel) -> None:
+        """The connection serves the next segment, unless half a message may be on it."""
+        if self._sending:
+            channel.abort()
+        else:
+            self._run.driver.cluster.keep(channel)
+
+    async def _open(self) -> Channel:
+        run, command = self._run, self._command
+        message = p.Open(
+            run=run.id,
+            tenant="default",
+            graph=run.graph.version,
+            attempts=dict(command.attempts),
+            exports=list(command.exports),
+            inputs=run.encoded,
+            streaming=run.streaming,
+        )
+        return await run.driver.cluster.open_segment(command.worker, message)
+
+    async def _send_all(self, channel: Channel) -> None:
+        with contextlib.suppress(TransportError):  # the listener sees that, too
+            while True:
+                message = await self._out.get()
+                self._sending = True
+                await channel.send([p.pack(message)])
+                self._sending = False
+
+    async def _listen(self, channel: Channel) -> None:
+        index = self._command.segment
+        tell = self._run.tell
+        while True:
+            messages, _ = await channel.receive()
+            for message in messages:
+                match decode(message, p.FromAgent):
+                    case p.NeedGraph():
+                        await channel.send([p.pack(definition(self._run.graph))])
+                    case p.Happened() as h:
+                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries))
+                    case p.Pulled() as pulled:
+                        self._run.measures.pulled(pulled, self._command.worker)
+                    case p.Done() as d:
+                        self._run.measures.done(d, self._command.worker)
+                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped))
+                    case p.Failed(stage=stage, attempt=attempt, error=error):
+                        tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
+                    case p.PullFailed(stage=stage, ref=ref):
+                        tell(m.ValueLost(stage, ref))
+                    case p.Closed():
+                        return
