@@ -250,7 +250,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq: position in the run's stream, from 0, without gaps.
-        at: seconds since the run started.
+        at: seconds since the run started, when it happened; news of several workers may overtake
+            each other on their way here.
         stage: a stage, or a call below it: ``solve[3]`` is element 3 of a fan-out, ``tree#2`` the
             second iteration of a loop, ``tree#2/draft`` a stage of the workflow that it runs;
             empty for events of the run itself.

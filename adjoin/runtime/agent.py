@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -166,6 +167,7 @@ class Agent:
         self, channel: Channel, messages: Sequence[bytes], send: Callable[[p.Message], None]
     ) -> Sequence[bytes]:
         """Run the segment that the first message opens; returns what opens the next one."""
+        began = time.perf_counter()
         opened = decode(messages[0], p.Open)
         early = list(messages[1:])
         graph = await self._graph(channel, opened.graph, early)
@@ -179,6 +181,7 @@ class Agent:
             limits=self.settings,
             send=send,
             streaming=opened.streaming,
+            began=began,
         )
         del opened, messages  # a connection that waits for its next segment keeps no inputs
         self._segments.add(segment)

@@ -30,7 +30,7 @@ from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Body, Event, RunCompleted, RunStarted, Usage
+from adjoin.types import Event, RunCompleted, RunStarted, Usage
 
 _KEPT_PLANS = 256
 #: Seconds between two runs of a workflow from which costs are learned.
@@ -182,7 +182,7 @@ class Run:
     # -- the loop --
 
     async def _drive(self) -> None:
-        self._publish(RunStarted(workflow=self.graph.name, version=self.graph.version))
+        self._publish(m.Emit(RunStarted(workflow=self.graph.name, version=self.graph.version)))
         expiry = asyncio.get_running_loop().call_later(
             self.driver.settings.run_timeout_s, self._expire
         )
@@ -202,8 +202,8 @@ class Run:
     def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
             match command:
-                case m.Emit(body, stage, attempt):
-                    self._publish(body, stage, attempt)
+                case m.Emit():
+                    self._publish(command)
                 case m.MakePlan(stages, delay):
                     known = None if delay else self.driver.known_plan(self.graph, stages)
                     if known is None:
@@ -280,9 +280,9 @@ class Run:
         seconds = time.perf_counter() - self._began
         if error is None:
             named = {"output": result} if self.graph.bare else result
-            self._publish(RunCompleted(outputs=named, usage=usage, seconds=seconds))
+            self._publish(m.Emit(RunCompleted(outputs=named, usage=usage, seconds=seconds)))
         else:
-            self._publish(closing_body(error))
+            self._publish(m.Emit(closing_body(error)))
         if self.done.done():
             return
         if error is None:
@@ -300,14 +300,19 @@ class Run:
             task.cancel()
         await asyncio.gather(*(segment.ended() for segment in self._segments.values()))
 
-    def _publish(self, body: Body, stage: str = "", attempt: int = 0) -> None:
+    def clock(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._began
+
+    def _publish(self, news: m.Emit) -> None:
+        now = self.clock()
         event = Event(
             run=self.id,
             seq=len(self.events),
-            at=time.perf_counter() - self._began,
-            stage=stage,
-            attempt=attempt,
-            body=body,
+            at=now if news.at is None else min(now, news.at),
+            stage=news.stage,
+            attempt=news.attempt,
+            body=news.body,
         )
         self.events.append(event)
         self._news.set()

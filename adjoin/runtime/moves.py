@@ -28,7 +28,10 @@ class Planned(Fact, frozen=True):
 
 
 class Seen(Fact, frozen=True):
-    """Something happened in a stage, or at a call below it: ``place``, at its attempt ``tries``."""
+    """Something happened in a stage, or at a call below it: ``place``, at its attempt ``tries``.
+
+    ``at`` is when, in seconds since the run began; None is now.
+    """
 
     segment: int
     stage: str
@@ -36,6 +39,7 @@ class Seen(Fact, frozen=True):
     body: Body
     place: str = ""
     tries: int = 0
+    at: float | None = None
 
 
 class Finished(Fact, frozen=True):
@@ -45,6 +49,7 @@ class Finished(Fact, frozen=True):
     usage: Usage
     value: Value | None = None
     skipped: bool = False
+    at: float | None = None
 
 
 class Broke(Fact, frozen=True):
@@ -124,9 +129,12 @@ class CloseSegment(Command, frozen=True):
 
 
 class Emit(Command, frozen=True):
+    """``at`` is when it happened, in seconds since the run began; None is now."""
+
     body: Body
     stage: str = ""
     attempt: int = 0
+    at: float | None = None
 
 
 class Collect(Command, frozen=True):

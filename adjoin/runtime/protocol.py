@@ -86,7 +86,8 @@ class Happened(Message, frozen=True, kw_only=True):
     """Something to show: a stage started, tokens, progress.
 
     ``place`` is the stage, or a call below it such as ``solve[3]``, and ``tries`` that call's
-    attempt.
+    attempt. ``at`` is when, in seconds since the agent was told to open the segment: messages may
+    linger on their way.
     """
 
     stage: str
@@ -94,12 +95,13 @@ class Happened(Message, frozen=True, kw_only=True):
     place: str
     tries: int
     body: Body
+    at: float = 0.0
 
 
 class Done(Message, frozen=True, kw_only=True):
     """A stage ended well; ``value`` is absent when only its own segment needs it.
 
-    ``nbytes`` is about the size of its result.
+    ``nbytes`` is about the size of its result; ``at`` as in :class:`Happened`.
     """
 
     stage: str
@@ -108,6 +110,7 @@ class Done(Message, frozen=True, kw_only=True):
     value: Value | None = None
     skipped: bool = False
     nbytes: int = 0
+    at: float = 0.0
 
 
 class Failed(Message, frozen=True, kw_only=True):

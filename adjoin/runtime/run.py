@@ -180,7 +180,7 @@ class RunState:
     def _seen(self, fact: Seen) -> None:
         if isinstance(fact.body, Tokens):
             self._stages[fact.stage].tokens_seen = True
-        self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt)
+        self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt, fact.at)
 
     def _finished(self, fact: Finished) -> None:
         stage = self._stages[fact.stage]
@@ -190,7 +190,7 @@ class RunState:
         stage.skipped = fact.skipped
         worker = self._segments[stage.segment].worker
         body = StageSkipped() if fact.skipped else StageCompleted(worker=worker, usage=fact.usage)
-        self._emit(body, fact.stage, fact.attempt)
+        self._emit(body, fact.stage, fact.attempt, fact.at)
         self._advance()
 
     def _broke(self, name: str, error: AdjoinError) -> None:
@@ -367,8 +367,8 @@ class RunState:
         for segment in self._segments:
             segment.fed.discard(name)
 
-    def _emit(self, body: Body, stage: str = "", attempt: int = 0) -> None:
-        self._out.append(Emit(body, stage, attempt))
+    def _emit(self, body: Body, stage: str = "", attempt: int = 0, at: float | None = None) -> None:
+        self._out.append(Emit(body, stage, attempt, at))
 
 
 def closing_body(error: AdjoinError) -> Body:

@@ -64,6 +64,7 @@ class SegmentRun:
         send: takes messages for the driver, in order; must not block.
         attempts: the attempt number of each stage to run.
         exports: stages whose results are needed outside of this segment.
+        began: when it was opened, by ``time.perf_counter``; now when None.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class SegmentRun:
         limits: Limits,
         send: Callable[[Message], None],
         streaming: bool = False,
+        began: float | None = None,
     ) -> None:
         self.run = run
         self.graph = graph
         self.world = world
         self._send = send
+        self._began = began if began is not None else time.perf_counter()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._limits = limits
@@ -219,6 +222,7 @@ class SegmentRun:
                 value=value,
                 skipped=not runs,
                 nbytes=nbytes_of(result),
+                at=time.perf_counter() - self._began,
             )
         )
         self._unfinished.discard(stage.id)
@@ -226,7 +230,10 @@ class SegmentRun:
 
     def _task(self, stage: str, attempt: int) -> Task:
         def report(place: str, tries: int, body: Body) -> None:
-            self._tell(Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body))
+            at = time.perf_counter() - self._began
+            self._tell(
+                Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body, at=at)
+            )
 
         return Task(
             run=self.run,

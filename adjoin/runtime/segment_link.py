@@ -59,6 +59,7 @@ class SegmentLink:
             self._run.tell(m.SegmentLost(self._command.segment, reached=False))
             return
         self._channel = channel
+        self._opened = self._run.clock()
         self._start_sender()
         try:
             await self._listen(channel)
@@ -115,12 +116,14 @@ class SegmentLink:
                     case p.NeedGraph():
                         await channel.send([p.pack(definition(self._run.graph))])
                     case p.Happened() as h:
-                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries))
+                        at = self._opened + h.at
+                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries, at))
                     case p.Pulled() as pulled:
                         self._run.measures.pulled(pulled, self._command.worker)
                     case p.Done() as d:
                         self._run.measures.done(d, self._command.worker)
-                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped))
+                        at = self._opened + d.at
+                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped, at))
                     case p.Failed(stage=stage, attempt=attempt, error=error):
                         tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
                     case p.PullFailed(stage=stage, ref=ref):

@@ -19,7 +19,16 @@ from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS, delay_before,
 from adjoin.runtime.protocol import Ref
 from adjoin.runtime.run import RunState
 from adjoin.transport.codec import encode
-from adjoin.types import RunPlanned, StageCompleted, StageFailed, Token, Tokens, Usage, WorkerLost
+from adjoin.types import (
+    RunPlanned,
+    StageCompleted,
+    StageFailed,
+    StageStarted,
+    Token,
+    Tokens,
+    Usage,
+    WorkerLost,
+)
 
 ONE = encode(1)
 
@@ -61,6 +70,14 @@ def test_one_segment_is_opened_once_and_exports_only_the_output() -> None:
         m.Emit(RunPlanned(placement={"a": "w", "b": "w", "c": "w"})),
         m.OpenSegment(0, "w", {"a": 1, "b": 1, "c": 1}, ("c",)),
     ]
+
+
+def test_an_event_is_of_when_it_happened_not_of_when_the_driver_heard_of_it() -> None:
+    state = begun(("w", "abc"))
+    (seen,) = state.apply(m.Seen(0, "a", 1, StageStarted(worker="w"), at=1.5))
+    (done,) = state.apply(m.Finished(0, "a", 1, Usage(), at=2.5))
+    assert isinstance(seen, m.Emit) and isinstance(done, m.Emit)
+    assert (seen.at, done.at) == (1.5, 2.5)
 
 
 def test_a_segment_opens_when_its_first_stage_can_start_and_is_fed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -114,3 +115,16 @@ async def test_a_thread_is_heard_while_it_runs_and_not_after_the_end() -> None:
     await asyncio.to_thread(LATE.wait, 5)
     await asyncio.sleep(0)
     assert LATE.is_set() and sent.empty()
+
+
+async def test_messages_say_when_it_happened_however_long_they_linger() -> None:
+    began = time.perf_counter()
+    _, sent = _segment({"length"}, times=2)
+    told: list[p.Message] = []
+    while not isinstance(message := await sent.get(), p.Closed):
+        told.append(message)
+    took = time.perf_counter() - began
+    times = [message.at for message in told if isinstance(message, p.Happened | p.Done)]
+    assert len(times) == 4
+    assert times == sorted(times)
+    assert 0 < times[0] < times[-1] < took
