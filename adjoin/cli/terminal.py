@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 #: Columns of tables that go to a file or a pipe.
-_WIDTH = 120
+_WIDTH = 160
 _CONTROLS = {code: None for code in [*range(32), *range(0x7F, 0xA0)] if code not in (9, 10)}
 
 

@@ -166,9 +166,9 @@ def test_nothing_is_left_when_a_pool_closes() -> None:
 
 
 def _slabs_open() -> int:
-    """Descriptors of this process that are slabs; other tests' threads may close theirs meanwhile."""
+    """Descriptors of this process that are slabs; others may come and go with other tests."""
     found = 0
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the listing itself
-            found += os.readlink(descriptor).startswith("/memfd:adjoin")
+            found += str(descriptor.readlink()).startswith("/memfd:adjoin")
     return found
