@@ -45,7 +45,9 @@ _PLAIN: dict[Any, DataType] = {
 }
 _LISTS = (list, tuple, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence)
 _DICTS = (dict, abc.Mapping, abc.MutableMapping)
-_STREAMS = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
+_ITERATORS = (abc.Iterator, abc.Generator)
+_ASYNC_ITERATORS = (abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
+_STREAMS = (*_ITERATORS, *_ASYNC_ITERATORS)
 
 
 def from_annotation(annotation: Any, _open: frozenset[Any] = frozenset()) -> DataType:
@@ -71,13 +73,42 @@ def from_annotation(annotation: Any, _open: frozenset[Any] = frozenset()) -> Dat
     if base is np.ndarray:
         return _array(args)
     if base in _STREAMS:
-        raise DefinitionError(f"a stage cannot take or return {annotation}", hint="use a list")
+        raise DefinitionError(
+            f"{annotation} within another type cannot pass from stage to stage",
+            hint="use a list there, or make it the whole argument or result",
+        )
     if isinstance(annotation, typing.NewType):
         return from_annotation(annotation.__supertype__, _open)
     try:
         return _PLAIN[annotation]
     except (KeyError, TypeError):
         return _struct(base, _open) if isinstance(base, type) else dt.ANY
+
+
+class Iteration(msgspec.Struct, frozen=True):
+    """An annotation such as ``Iterator[str]``: a list that is read, or made, piece by piece.
+
+    Attributes:
+        whole: the annotation of the list.
+        is_async: whether it is for ``async for``.
+    """
+
+    whole: Any
+    is_async: bool
+
+
+def iteration(annotation: Any) -> Iteration | None:
+    """What an iterator's annotation says; None for every other annotation."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        found = iteration(args[0])
+        if found is None:
+            return None
+        return Iteration(typing.Annotated[(found.whole, *args[1:])], found.is_async)
+    base = origin or annotation
+    if base not in _STREAMS:
+        return None
+    return Iteration(list[args[0]] if args else list, base in _ASYNC_ITERATORS)  # type: ignore[valid-type]
 
 
 def _array(args: tuple[Any, ...]) -> DataType:

@@ -168,7 +168,8 @@ def _check_argument(stage: Stage, site: Site, found: DataType) -> None:
     parameter = stage.function.parameter(site.name)
     if parameter is None:
         return
-    if not dt.assignable(found, parameter.type):
+    in_pieces = site.name in stage.function.iterates and found == dt.STRING
+    if not dt.assignable(dt.list_of(found) if in_pieces else found, parameter.type):
         raise GraphError(
             f"{stage.function.name!r} takes {parameter.type}, but {_origin(site)} {found}"
         )

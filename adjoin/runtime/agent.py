@@ -27,7 +27,13 @@ from adjoin.dag import Graph
 from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
-from adjoin.runtime.conversation import Outbox, answered, decode
+from adjoin.runtime.conversation import (
+    Outbox,
+    answered,
+    decode,
+    receive_pieces,
+    receive_value,
+)
 from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
@@ -133,6 +139,21 @@ class Agent:
                 _log.debug("%s not by %s: %s", ref.id, channel.name, error)
         raise TransportError("no channel reaches the owner of a value", where=ref.owner)
 
+    async def take(self, owner: str, request: p.Take) -> p.Taken:
+        """Pieces of a stream of a segment here or in another agent."""
+        if owner == self.address:
+            return await self._lending(request.ref).take(request)
+        channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
+        return await receive_pieces(channel)
+
+    async def leave(self, owner: str, request: p.Leave) -> None:
+        """Tell the segment of a stream that a reader needs no more of it."""
+        if owner == self.address:
+            await self._lending(request.ref).left(request)
+        else:
+            channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
+            await receive_value(channel)
+
     async def link(self) -> HostLink:
         """The connection to this machine's host, started when there is none."""
         async with self._linking:
@@ -176,6 +197,7 @@ class Agent:
             graph=graph,
             attempts=opened.attempts,
             exports=frozenset(opened.exports),
+            readers=opened.readers,
             inputs=codec.decode(opened.inputs),
             world=self,
             limits=self.settings,
@@ -230,6 +252,8 @@ class Agent:
         request = decode(messages[0], p.Call)
         if isinstance(request, p.Pull):
             await answer_pull(channel, request, self._held)
+        elif isinstance(request, p.Take):
+            await channel.send([p.pack(await answered(self._lending(request.ref).take(request)))])
         else:
             await channel.send([p.pack(await answered(self._twice(request)))])
         return Status.dont_reply
@@ -258,6 +282,8 @@ class Agent:
 
     async def _call(self, request: p.Message) -> p.Reply:
         match request:
+            case p.Leave():
+                await self._lending(request.ref).left(request)
             case p.Search():
                 return _reply(await self._search(request))
             case p.Describe(collection=name):
@@ -296,6 +322,12 @@ class Agent:
             if (value := segment.held(ref)) is not None:
                 return value
         raise TransportError("the value is gone: its segment was closed")
+
+    def _lending(self, ref: str) -> SegmentRun:
+        for segment in self._segments:
+            if segment.lends(ref):
+                return segment
+        raise TransportError("the stream is gone: its segment was closed")
 
     def _about(self) -> p.About:
         return p.About(
@@ -355,8 +387,8 @@ async def _obey(
                     return messages[at:]
                 case p.Feed() as feed:
                     segment.feed(feed)
-                case p.Retry(stage=stage, attempt=attempt):
-                    segment.retry(stage, attempt)
+                case p.Retry(stage=stage, attempt=attempt, readers=readers):
+                    segment.retry(stage, attempt, readers)
                 case p.Close():
                     await segment.end()
         messages, _ = await channel.receive()

@@ -23,8 +23,8 @@ from adjoin.runtime.measures import Measures
 from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
+from adjoin.runtime.results import return_annotation
 from adjoin.runtime.run import RunState, closing_body
-from adjoin.runtime.segment import return_annotation
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
@@ -245,7 +245,8 @@ class Run:
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
         segment = self._segments[command.segment]
-        segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
+        readers = list(command.readers)
+        segment.send(p.Retry(stage=command.stage, attempt=command.attempt, readers=readers))
 
     async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
         here: dict[str, Encoded] = {}

@@ -37,13 +37,26 @@ class Ref(msgspec.Struct, frozen=True, tag=True):
     nbytes: int
 
 
+class StreamRef(msgspec.Struct, frozen=True, tag=True):
+    """Where a value is that is still being made; its pieces are taken from there one by one.
+
+    Attributes:
+        id: random; resolved by the owner in a table bound to the segment.
+        owner: address of the agent whose stage makes them.
+    """
+
+    id: str
+    owner: str
+
+
 #: A recorded result: the value itself when it is small, or where it is.
 Value = Encoded | Ref
 
 
 class Open(Message, frozen=True, kw_only=True):
     """Run these stages. ``attempts`` gives the attempt number of each, ``exports`` the stages whose
-    results are needed outside, ``graph`` the version of a graph that the agent may already know."""
+    results are needed outside, ``readers`` the stages that will read one's result while it is made,
+    ``graph`` the version of a graph that the agent may already know."""
 
     run: str
     tenant: str
@@ -51,6 +64,7 @@ class Open(Message, frozen=True, kw_only=True):
     attempts: dict[str, int]
     exports: list[str]
     inputs: Encoded
+    readers: dict[str, list[str]] = {}
     streaming: bool = False
 
 
@@ -62,16 +76,19 @@ class Define(Message, frozen=True, kw_only=True):
 
 
 class Feed(Message, frozen=True, kw_only=True):
-    """The result of a stage that ran elsewhere."""
+    """The result of a stage that ran elsewhere, or where it is being made."""
 
     stage: str
-    value: Value
+    value: Value | StreamRef
     skipped: bool = False
 
 
 class Retry(Message, frozen=True, kw_only=True):
+    """Run a stage again, as this attempt; if it is running, stop that first."""
+
     stage: str
     attempt: int
+    readers: list[str] = []
 
 
 class Close(Message, frozen=True, kw_only=True):
@@ -96,6 +113,14 @@ class Happened(Message, frozen=True, kw_only=True):
     tries: int
     body: Body
     at: float = 0.0
+
+
+class Streaming(Message, frozen=True, kw_only=True):
+    """A stage has started to make its result piece by piece."""
+
+    stage: str
+    attempt: int
+    ref: StreamRef
 
 
 class Done(Message, frozen=True, kw_only=True):
@@ -128,7 +153,8 @@ class Pulled(Message, frozen=True, kw_only=True):
 
 
 class PullFailed(Message, frozen=True, kw_only=True):
-    """A fed reference could not be resolved: its owner is gone."""
+    """A reference could not be resolved, or a stream not be read from its beginning to its end:
+    its owner is gone, or has dropped it. What needs it waits for another one."""
 
     stage: str
     ref: str
@@ -185,6 +211,29 @@ class Pull(Message, frozen=True, kw_only=True):
     """The value behind a reference; the reply's buffers are the value's."""
 
     ref: str
+
+
+class Take(Message, frozen=True, kw_only=True):
+    """The pieces of a stream from this position on, as soon as there are some; those before it
+    have arrived. The reply is :class:`Taken`."""
+
+    ref: str
+    reader: str
+    position: int
+
+
+class Taken(Message, frozen=True, kw_only=True):
+    """Pieces of a stream. ``ended``: there are no others."""
+
+    pieces: list[Value]
+    ended: bool
+
+
+class Leave(Message, frozen=True, kw_only=True):
+    """A reader needs no more of a stream."""
+
+    ref: str
+    reader: str
 
 
 class Search(Message, frozen=True, kw_only=True):
@@ -259,11 +308,12 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 FromDriver = Open | Define | Feed | Retry | Close
-FromAgent = NeedGraph | Happened | Done | Failed | Pulled | PullFailed | Closed
-Call = Pull | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
+FromAgent = NeedGraph | Happened | Streaming | Done | Failed | Pulled | PullFailed | Closed
+Call = Pull | Take | Leave | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
 OfDraft = Begin | Add | Commit | Close
 ToDraft = Begun | Staged | Reply | Refused
 Answer = Reply | Refused
+AnswerToTake = Taken | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 

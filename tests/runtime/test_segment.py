@@ -55,7 +55,7 @@ class _World:
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
 
-    collection = pull = model
+    collection = pull = take = leave = model
 
 
 def _segment(

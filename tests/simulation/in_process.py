@@ -38,6 +38,18 @@ class InProcessCluster:
         """Each segment has a connection of its own here."""
         channel.abort()
 
+    async def take(self, owner: str, request: p.Take) -> p.Taken:
+        return await self._lending(request.ref).take(request)
+
+    async def leave(self, owner: str, request: p.Leave) -> None:
+        await self._lending(request.ref).left(request)
+
+    def _lending(self, ref: str) -> SegmentRun:
+        for segment in self.segments:
+            if segment.lends(ref):
+                return segment
+        raise TransportError("the stream is gone")
+
     async def pull(self, ref: p.Ref) -> Encoded:
         for segment in self.segments:
             if (value := segment.held(ref.id)) is not None:
@@ -52,6 +64,8 @@ class _World:
         self.name = self.address = name
         self.threads: Executor = ThreadPoolExecutor(2)
         self.pull = cluster.pull
+        self.take = cluster.take
+        self.leave = cluster.leave
 
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
@@ -78,8 +92,8 @@ class _Conversation:
                     self._begin(from_wire(decoded.graph, resolve))
                 case p.Feed():
                     self._open_segment.feed(decoded)
-                case p.Retry(stage=stage, attempt=attempt):
-                    self._open_segment.retry(stage, attempt)
+                case p.Retry(stage=stage, attempt=attempt, readers=readers):
+                    self._open_segment.retry(stage, attempt, readers)
                 case p.Close():
                     await self._end()
 
@@ -100,6 +114,7 @@ class _Conversation:
             graph=graph,
             attempts=self._opened.attempts,
             exports=frozenset(self._opened.exports),
+            readers=self._opened.readers,
             inputs=codec.decode(self._opened.inputs),
             world=self._world,
             limits=Settings(inline_bytes=64),
