@@ -117,6 +117,7 @@ class RunState:
         self._stages = {stage.id: _Stage() for stage in graph.stages}
         self._segments: list[_Segment] = []
         self._outputs = graph.output_stages()
+        self._lost_streams: set[str] = set()
         self._out: list[Command] = []
 
     def begin(self) -> list[Command]:
@@ -190,6 +191,9 @@ class RunState:
     def _flows(self, fact: Flows) -> None:
         stage = self._stages[fact.stage]
         stage.stream = fact.ref
+        if fact.ref.id in self._lost_streams:
+            self._stream_lost(fact.stage)
+            return
         waits = fact.stage in self._graph.passing and stage.status is Status.OPEN
         if waits and stage.attempt > 1 and not self._readers(fact.stage):
             self._retry(fact.stage)  # its reader ended meanwhile, and would never read this one
@@ -241,6 +245,7 @@ class RunState:
 
     def _value_lost(self, name: str, ref: str) -> None:
         stage = self._stages[name]
+        self._lost_streams.add(ref)  # its beginning may be heard of later
         if stage.stream is not None and stage.stream.id == ref:
             self._stream_lost(name)
         elif stage.status is Status.DONE and isinstance(stage.value, Ref) and stage.value.id == ref:

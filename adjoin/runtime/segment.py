@@ -270,7 +270,8 @@ class SegmentRun:
             self._fail(stage, attempt, error)
             return False
         finally:
-            self._running.pop(stage.id, None)
+            if self._running.get(stage.id) is task:  # not of the attempt that comes after this
+                del self._running[stage.id]
         if result is not _PASSED_ON:
             self._scope[stage.id] = result
         if not runs:

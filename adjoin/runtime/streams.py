@@ -15,7 +15,7 @@ from adjoin.runtime.sizes import nbytes_of
 from adjoin.transport import codec
 from adjoin.transport.channel import Published
 from adjoin.transport.codec import Encoded
-from adjoin.transport.stream import Source, Stream, StreamLost
+from adjoin.transport.stream import Source, Stream, StreamLost, lost
 
 #: Pieces in one message, and bytes of those that are in the message itself.
 _BATCH = 256
@@ -72,15 +72,15 @@ class Streams:
         annotation = piece_annotation(self._graph.stage(stage))
         return _Remote(ref, reader, self._world, annotation, self._read)
 
-    def forget(self, lost: str) -> str:
+    def forget(self, broken: str) -> str:
         """Drop the stream of this id; returns the stage that it was of, or nothing when another
         one has come in its place."""
         for stage, lent in self._made.items():
-            if lent.stream.id == lost:
+            if lent.stream.id == broken:
                 del self._made[stage]
                 return stage
         for stage, ref in self._fed.items():
-            if ref.id == lost:
+            if ref.id == broken:
                 del self._fed[stage]
                 return stage
         return ""
@@ -101,8 +101,8 @@ class Streams:
         lent.withdraw(request.reader)
         try:
             pieces, ended = await lent.stream.take(request.position)
-        except StreamLost as lost:
-            raise TransportError(lost.message) from lost
+        except StreamLost as error:
+            raise TransportError(error.message) from error
         values: list[p.Value] = []
         room = _BATCH_BYTES
         while len(values) < min(len(pieces), _BATCH) and room > 0:
@@ -190,7 +190,7 @@ class _Remote(Source):
             taken = await self._world.take(self._ref.owner, request)
             pieces = [await self._decode(value) for value in taken.pieces]
         except TransportError as error:
-            raise StreamLost(error.message, self._ref.id) from error
+            raise lost(error.message, self._ref.id) from error
         if taken.ended:
             self._read.add((self._ref.id, self._reader))
         return pieces, taken.ended

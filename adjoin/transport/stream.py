@@ -29,15 +29,16 @@ _OVERHEAD = 64
 
 
 class StreamLost(TransportError):
-    """A stream that cannot be read to its end; another one may come in its place.
+    """A stream that cannot be read to its end; another one may come in its place."""
 
-    Attributes:
-        id: the stream's.
-    """
+    @property
+    def id(self) -> str:
+        """The stream's."""
+        return str(self.details["stream"])
 
-    def __init__(self, why: str, id: str) -> None:
-        super().__init__(f"a stream was lost: {why}")
-        self.id = id
+
+def lost(why: str, id: str) -> StreamLost:
+    return StreamLost(f"a stream was lost: {why}", stream=id)
 
 
 class ReaderLeft(Exception):  # not an error: its maker just stops
@@ -122,12 +123,12 @@ class Stream(Source):
 
     async def take(self, position: int) -> tuple[list[Any], bool]:
         if position < self._first:
-            raise StreamLost("its first pieces were dropped", self.id)
+            raise lost("its first pieces were dropped", self.id)
         self._acknowledge(position)
         while not self._broken and not self._ended and position >= self._next:
             await self._change()
         if self._broken:
-            raise StreamLost(self._broken, self.id)
+            raise lost(self._broken, self.id)
         return self._pieces[position - self._first :], self._ended
 
     async def leave(self) -> None:
@@ -213,8 +214,8 @@ class Reader:
         try:
             with self._pause():
                 pieces, self._ended = await self._source.take(self._position)
-        except StreamLost as lost:
-            self.lost = lost
+        except StreamLost as error:
+            self.lost = error
             raise
         self._position += len(pieces)
         self.batch.extend(pieces)

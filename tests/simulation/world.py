@@ -31,6 +31,7 @@ from adjoin.runtime.policies.placement import Topology, Worker, place
 from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.runtime.run import RunState
 from adjoin.transport import codec
+from adjoin.transport.codec import Encoded
 from adjoin.types import Body, StageCompleted, Token, Tokens, Usage, WorkerLost
 
 
@@ -330,12 +331,15 @@ class World:
         """Whether all streams of a stage were read to the end; it waits where they are not."""
         segment = self.segments[index]
         for before in sorted(self.graph.dependencies(stage)):
-            if before in segment.values or not (ref := self._stream(segment, before, stage)):
+            if before in segment.values:
                 continue
+            if not (ref := self._stream(segment, before, stage)):  # another reader found it broken
+                segment.waiting[stage] = attempt
+                return False
             stream = self._lent(ref)
             if stream is None or stream.broken or stream.dropped:
                 self.broken += 1
-                (segment.made if before in segment.made else segment.fed).pop(before)  # type: ignore[attr-defined]
+                (segment.made if before in segment.made else segment.fed).pop(before)
                 segment.waiting[stage] = attempt
                 self._send(m.ValueLost(before, ref))
                 self._start_ready(index)
@@ -425,8 +429,9 @@ class World:
 
     def _resolve(self, value: Value | StreamRef) -> tuple[Any] | None:
         """The value, or None when its owner is gone."""
-        if not isinstance(value, Ref):
+        if isinstance(value, Encoded):
             return (codec.decode(value),)
+        assert isinstance(value, Ref)
         owner = self.segments[int(value.owner)]
         return (owner.refs[value.id],) if owner.alive and value.id in owner.refs else None
 
