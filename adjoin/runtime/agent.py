@@ -31,7 +31,12 @@ from adjoin.runtime.conversation import Outbox, answered, decode
 from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
-from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.paths import (
+    agents_directory,
+    naming,
+    runtime_directory,
+    sweep_all_agents,
+)
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
@@ -80,7 +85,7 @@ class Agent:
         self.shelf = Shelf(root, self.threads, self._notify)
         self._copying = ThreadPoolExecutor(1, "adjoin-copy")
         self.lender = Lender(settings.shared_bytes, self._held, self._copying)
-        directory = runtime_directory(cluster) / "agents"
+        directory = agents_directory(runtime_directory(cluster))
         self._socket = socket_path(directory, self.address)
         #: In the order in which they are tried.
         self._channels: tuple[ValueChannel, ...] = (
@@ -90,8 +95,10 @@ class Agent:
         )
 
     def install(self, worker: Worker) -> None:
+        sweep_all_agents()
         try:
-            self.lender.start(self._socket)
+            with naming(self._socket.parent):
+                self.lender.start(self._socket)
         except OSError as error:  # values go over Dask's comm
             _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
         worker.handlers["adjoin_segment"] = self.on_segment
