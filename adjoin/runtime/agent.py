@@ -38,7 +38,7 @@ from adjoin.runtime.paths import (
     sweep_all_agents,
 )
 from adjoin.runtime.pull import RemoteChannel, answer_pull
-from adjoin.runtime.segment import SegmentRun
+from adjoin.runtime.segment import SegmentRun, find_held
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
 from adjoin.settings import Settings
@@ -131,11 +131,11 @@ class Agent:
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
 
-    async def pull(self, ref: p.Ref) -> Encoded:
-        """The value behind a reference, from this agent or another one."""
+    async def pull(self, ref: p.Ref, run: str) -> Encoded:
+        """The value behind a reference of this run, from this agent or another one."""
         for channel in self._channels:
             try:
-                return await channel.fetch(ref.id, ref.owner)
+                return await channel.fetch(ref.seen_by(run), ref.owner)
             except Unreachable as error:
                 _log.debug("%s not by %s: %s", ref.id, channel.name, error)
         raise TransportError("no channel reaches the owner of a value", where=ref.owner)
@@ -298,11 +298,8 @@ class Agent:
             )
         return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
 
-    def _held(self, ref: str) -> Encoded:
-        for segment in self._segments:
-            if (value := segment.held(ref)) is not None:
-                return value
-        raise TransportError("the value is gone: its segment was closed")
+    def _held(self, name: str) -> Encoded:
+        return find_held(self._segments, name)
 
     def _about(self) -> p.About:
         return p.About(

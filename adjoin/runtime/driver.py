@@ -254,7 +254,7 @@ class Run:
                 here[stage] = value
                 continue
             try:
-                here[stage] = await self.driver.cluster.pull(value)
+                here[stage] = await self.driver.cluster.pull(value, self.id)
             except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return

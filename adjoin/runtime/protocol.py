@@ -26,6 +26,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Ref(msgspec.Struct, frozen=True, tag=True):
     """Where a value is that did not fit into a message: opaque, valid while its segment is open.
 
+    It is bound to its run: the owner looks it up by the name that it has for whoever asks, and a
+    run that got hold of another one's reference gets nothing.
+
     Attributes:
         id: random; resolved by the owner in a table bound to the segment.
         owner: address of the agent that holds the value.
@@ -35,6 +38,10 @@ class Ref(msgspec.Struct, frozen=True, tag=True):
     id: str
     owner: str
     nbytes: int
+
+    def seen_by(self, run: str) -> str:
+        """The name under which a run asks the owner for the value."""
+        return f"{run}/{self.id}"
 
 
 #: A recorded result: the value itself when it is small, or where it is.
@@ -182,7 +189,8 @@ class Commit(Message, frozen=True, kw_only=True):
 
 
 class Pull(Message, frozen=True, kw_only=True):
-    """The value behind a reference; the reply's buffers are the value's."""
+    """The value behind a reference, as :meth:`Ref.seen_by` the run that asks; the reply's buffers
+    are the value's."""
 
     ref: str
 

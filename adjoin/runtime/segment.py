@@ -11,14 +11,14 @@ import functools
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from adjoin import errors
 from adjoin.dag import Graph, Stage
-from adjoin.errors import AdjoinError
+from adjoin.errors import AdjoinError, TransportError
 from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
 from adjoin.runtime.protocol import (
     Closed,
@@ -44,7 +44,7 @@ class World(Surroundings, Protocol):
 
     address: str
 
-    async def pull(self, ref: Ref) -> Encoded: ...
+    async def pull(self, ref: Ref, run: str) -> Encoded: ...
 
 
 class Limits(Protocol):
@@ -170,7 +170,7 @@ class SegmentRun:
 
     async def _pull(self, stage: str, ref: Ref) -> Encoded:
         began = time.perf_counter()
-        encoded = await self.world.pull(ref)
+        encoded = await self.world.pull(ref, self.run)
         seconds = time.perf_counter() - began
         self._tell(Pulled(stage=stage, nbytes=ref.nbytes, seconds=seconds))
         return encoded
@@ -250,6 +250,26 @@ class SegmentRun:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))
         id = self._published.publish(encoded)
         return Ref(id=id, owner=self.world.address, nbytes=encoded.nbytes)
+
+
+def find_held(segments: Iterable[SegmentRun], name: str) -> Encoded:
+    """The value that one of the segments handed out, for the run that asks for it by this name.
+
+    Raises:
+        TransportError: it is gone, or belongs to another run.
+    """
+    run, _, id = name.partition("/")
+    for segment in segments:
+        if (value := segment.held(id)) is None:
+            continue
+        if segment.run != run:
+            raise TransportError(
+                "the value belongs to another run",
+                where=f"run {run[:40]!r}",
+                hint="references are of one run; return the value and give it as an input",
+            )
+        return value
+    raise TransportError("the value is gone: its segment was closed")
 
 
 def return_annotation(stage: Stage) -> Any:

@@ -8,10 +8,14 @@ import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from adjoin import Settings, StageContext, function, workflow
 from adjoin.dag import Graph
+from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
-from adjoin.runtime.segment import SegmentRun
+from adjoin.runtime.segment import SegmentRun, find_held
+from adjoin.transport import codec
 from adjoin.types import Progress
 
 
@@ -128,3 +132,28 @@ async def test_messages_say_when_it_happened_however_long_they_linger() -> None:
     assert len(times) == 4
     assert times == sorted(times)
     assert 0 < times[0] < times[-1] < took
+
+
+async def test_a_reference_is_of_one_run_and_says_nothing() -> None:
+    segment, sent = _segment({"length", "longer"}, times=1000)
+    (ref,) = [value for value in await _values(sent, 2) if isinstance(value, p.Ref)]
+    assert codec.decode(find_held([segment], ref.seen_by("run"))) == "ab" * 1000
+    for run in ("other", "", "ru"):
+        with pytest.raises(TransportError, match="another run"):
+            find_held([segment], ref.seen_by(run))
+    for unknown in (ref.id, "longer", "run/longer", "run/", f"run/{ref.id}x", f"run/run/{ref.id}"):
+        with pytest.raises(TransportError, match="is gone"):
+            find_held([segment], unknown)
+    assert len(ref.id) >= 20
+    await segment.end()
+    with pytest.raises(TransportError, match="is gone"):
+        find_held([segment], ref.seen_by("run"))
+
+
+async def _values(sent: asyncio.Queue[p.Message], count: int) -> list[Any]:
+    """What the first stages gave that are done."""
+    found: list[Any] = []
+    while len(found) < count:
+        if isinstance(message := await sent.get(), p.Done):
+            found.append(message.value)
+    return found

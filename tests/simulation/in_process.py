@@ -10,10 +10,9 @@ import msgspec
 from random_graphs import resolve
 
 from adjoin.dag import Graph, from_wire
-from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.policies.placement import Topology, Worker
-from adjoin.runtime.segment import SegmentRun
+from adjoin.runtime.segment import SegmentRun, find_held
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
@@ -38,11 +37,8 @@ class InProcessCluster:
         """Each segment has a connection of its own here."""
         channel.abort()
 
-    async def pull(self, ref: p.Ref) -> Encoded:
-        for segment in self.segments:
-            if (value := segment.held(ref.id)) is not None:
-                return value
-        raise TransportError("the value is gone")
+    async def pull(self, ref: p.Ref, run: str) -> Encoded:
+        return find_held(self.segments, ref.seen_by(run))
 
 
 class _World:
