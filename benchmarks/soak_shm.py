@@ -24,6 +24,7 @@ import psutil
 from distributed import Client, Worker
 
 import adjoin
+from adjoin.runtime.paths import agents_directory
 from adjoin.runtime.policies.topology import Worker as Place
 from adjoin.runtime.policies.topology import owner_of
 from adjoin.types import RunCompleted, StageCompleted, StageStarted
@@ -182,6 +183,13 @@ def left(runtime: adjoin.Runtime) -> dict[str, int]:
     return {f"{key}_left": found[key] for key in ("segments", "slabs_held", "values_placed")}
 
 
+def stale_sockets(runtime: adjoin.Runtime) -> int:
+    """Sockets of agents on this machine beyond those of the workers that are there."""
+    (host,) = runtime.status()["hosts"].values()
+    sockets = list(agents_directory(Path(host["directory"])).glob("*.shm"))
+    return len(sockets) - len(workers(runtime))
+
+
 def slabs_in_processes() -> int:
     """Descriptors of our shared memory in all processes of this user."""
     count = 0
@@ -212,9 +220,12 @@ def main() -> None:
                     taken.setdefault(key, []).append((n, value))
             if n < runs:
                 soak.run(n)
+        while len(workers(runtime)) < len(_NAMES):
+            time.sleep(0.1)
         if processes(runtime) != pids:
             raise ValueError("a process that should have lived through all runs was replaced")
         figures = {"runs": runs, **soak.counts, **left(runtime)}
+        figures["sockets_left"] = stale_sockets(runtime)
     figures["slab_descriptors_left"] = slabs_in_processes() - before
     figures |= {f"{key}_per_run": round(slope(found), 4) for key, found in taken.items()}
     figures["seconds"] = round(time.perf_counter() - began, 1)

@@ -7,6 +7,7 @@ stage ``draft`` of the workflow that ``tree`` runs in its second iteration.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import math
@@ -295,12 +296,23 @@ async def _all(work: Any) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:
-                group.create_task(each)
+                group.create_task(each).add_done_callback(let_go)
     except* AdjoinError as failed:
         first = failed.exceptions[0]
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from first.__cause__  # not from the group, which hides the cause
+
+
+def let_go(task: asyncio.Task[Any]) -> None:
+    """Take the error out of a task that was cancelled.
+
+    Its traceback has the frames of a stage's call, of which one timed the task: a cycle, which
+    would keep the values in them, and so shared memory, until the garbage is collected.
+    """
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()
 
 
 def _sealed(value: Any) -> Any:

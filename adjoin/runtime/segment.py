@@ -19,7 +19,7 @@ import msgspec
 from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, TransportError
-from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
+from adjoin.runtime.execution import Meter, Surroundings, Task, let_go, run_stage
 from adjoin.runtime.protocol import (
     Closed,
     Done,
@@ -152,6 +152,7 @@ class SegmentRun:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(let_go)
 
     async def _receive(self, feed: Feed) -> None:
         value = feed.value

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adjoin import Settings, StageContext, function, workflow
@@ -50,6 +53,32 @@ def talkative(context: StageContext, text: str, times: int) -> str:
 @workflow
 def talks(text: str, times: int) -> Any:
     return talkative(text, times)
+
+
+MADE: list[weakref.ref[Any]] = []
+
+
+@function
+async def vector(times: int) -> np.ndarray[Any, Any]:
+    array = np.zeros(times)
+    MADE.append(weakref.ref(array))
+    return array
+
+
+@function
+async def stuck(array: np.ndarray[Any, Any]) -> None:
+    MADE.append(MADE[0])
+    await asyncio.get_running_loop().create_future()
+
+
+@workflow
+def sticks(text: str, times: int) -> Any:
+    return stuck(vector(times))
+
+
+@workflow
+def sticks_in_each(text: str, times: int) -> Any:
+    return stuck.options(each=2)(vector(times))
 
 
 class _World:
@@ -148,6 +177,25 @@ async def test_a_reference_is_of_one_run_and_says_nothing() -> None:
     await segment.end()
     with pytest.raises(TransportError, match="is gone"):
         find_held([segment], ref.seen_by("run"))
+
+
+@pytest.mark.parametrize("flow", [sticks, sticks_in_each])
+async def test_what_is_cancelled_lets_go_at_once_and_not_when_garbage_is_collected(
+    flow: Any,
+) -> None:
+    MADE.clear()
+    segment, _sent = _segment(set(), times=2, graph=flow.graph)
+    gc.disable()
+    try:
+        while len(MADE) < (2 if flow is sticks else 3):
+            await asyncio.sleep(0)
+        assert MADE[0]() is not None
+        await segment.close()
+        del segment
+        await asyncio.sleep(0)
+        assert MADE[0]() is None
+    finally:
+        gc.enable()
 
 
 async def _values(sent: asyncio.Queue[p.Message], count: int) -> list[Any]:
