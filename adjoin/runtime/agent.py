@@ -38,7 +38,7 @@ from adjoin.runtime.paths import (
     sweep_all_agents,
 )
 from adjoin.runtime.pull import RemoteChannel, answer_pull
-from adjoin.runtime.segment import SegmentRun, find_held
+from adjoin.runtime.segment import SegmentRun, find_held, find_kept
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
 from adjoin.settings import Settings
@@ -139,6 +139,9 @@ class Agent:
             except Unreachable as error:
                 _log.debug("%s not by %s: %s", ref.id, channel.name, error)
         raise TransportError("no channel reaches the owner of a value", where=ref.owner)
+
+    def kept(self, ref: p.Ref, run: str) -> Any:
+        return find_kept(self._segments, ref, run)
 
     async def link(self) -> HostLink:
         """The connection to this machine's host, started when there is none."""

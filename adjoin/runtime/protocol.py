@@ -33,11 +33,13 @@ class Ref(msgspec.Struct, frozen=True, tag=True):
         id: random; resolved by the owner in a table bound to the segment.
         owner: address of the agent that holds the value.
         nbytes: size of the encoded value.
+        kept: the value cannot leave its process; segments of the run there get it as it is.
     """
 
     id: str
     owner: str
     nbytes: int
+    kept: bool = False
 
     def seen_by(self, run: str) -> str:
         """The name under which a run asks the owner for the value."""

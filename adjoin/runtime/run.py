@@ -232,7 +232,7 @@ class RunState:
         for name in again:
             self._reset(name, reached)
         candidates = set(lost)
-        while needed := {name for name in candidates if self._needed(name)}:
+        while needed := self._ties(again) | {name for name in candidates if self._needed(name)}:
             for name in needed:
                 self._reset(name)
             again |= needed
@@ -256,6 +256,16 @@ class RunState:
             self._stages[name].tokens_seen = False
         misses = max(self._stages[name].misses for name in again)
         self._out.append(MakePlan(frozenset(again), delay_before(misses + 1) if misses else 0.0))
+
+    def _ties(self, again: set[str]) -> set[str]:
+        """What has to go along, since a value that cannot leave its worker ties it to the rest."""
+        tied = {other for name in again for other in self._graph.bound.get(name, ())} - again
+        return {
+            name
+            for name in tied
+            if self._stages[name].status is not Status.DONE
+            or (name in self._graph.confined and self._needed(name))
+        }
 
     def _exhausted(self, name: str) -> bool:
         """Whether a stage that went down with its worker must not be started over."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -45,6 +46,8 @@ class World(Surroundings, Protocol):
     address: str
 
     async def pull(self, ref: Ref, run: str) -> Encoded: ...
+
+    def kept(self, ref: Ref, run: str) -> Any: ...
 
 
 class Limits(Protocol):
@@ -95,6 +98,8 @@ class SegmentRun:
         self._waiting = dict(attempts)
         self._scope: dict[str, Any] = {"inputs": inputs}
         self._published = Published()
+        #: Values that cannot leave this process, for other segments of the run.
+        self.kept: dict[str, Any] = {}
         self._unfinished = set(attempts)
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,6 +138,7 @@ class SegmentRun:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
         self._scope.clear()
+        self.kept.clear()
         self._published.withdraw_all()
 
     def _tell(self, message: Message) -> None:
@@ -157,9 +163,12 @@ class SegmentRun:
     async def _receive(self, feed: Feed) -> None:
         value = feed.value
         try:
-            encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
-            annotation = return_annotation(self.graph.stage(feed.stage))
-            decoded = codec.restore(codec.decode(encoded), annotation)
+            if isinstance(value, Ref) and value.kept:
+                decoded = self.world.kept(value, self.run)
+            else:
+                encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
+                annotation = return_annotation(self.graph.stage(feed.stage))
+                decoded = codec.restore(codec.decode(encoded), annotation)
         except AdjoinError:
             ref = value.id if isinstance(value, Ref) else ""
             self._tell(PullFailed(stage=feed.stage, ref=ref))
@@ -188,7 +197,8 @@ class SegmentRun:
 
     def _end_if_done(self) -> None:
         """Nobody has to close a segment of which nothing is wanted any more."""
-        if not self._unfinished and self._published.empty and not self._ended:
+        holds = self.kept or not self._published.empty
+        if not (self._unfinished or holds or self._ended):
             self._scope.clear()
             self._tell(Closed())
             self._ended = True
@@ -205,7 +215,7 @@ class SegmentRun:
                 result = await run_stage(task, stage, self._scope, attempt, meter)
             else:
                 result = None
-            value = self._export(result) if stage.id in self._exports else None
+            value = self._export(stage, result) if stage.id in self._exports else None
         except AdjoinError as error:
             wire = errors.to_wire(error)
             self._tell(Failed(stage=stage.id, attempt=attempt, error=wire))
@@ -245,7 +255,11 @@ class SegmentRun:
             report=report,
         )
 
-    def _export(self, result: Any) -> Value:
+    def _export(self, stage: Stage, result: Any) -> Value:
+        if stage.id in self.graph.confined and result is not None:
+            id = secrets.token_urlsafe(16)
+            self.kept[id] = result
+            return Ref(id=id, owner=self.world.address, nbytes=nbytes_of(result), kept=True)
         encoded = codec.encode(result)
         if encoded.nbytes <= self._limits.inline_bytes:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))
@@ -271,6 +285,18 @@ def find_held(segments: Iterable[SegmentRun], name: str) -> Encoded:
             )
         return value
     raise TransportError("the value is gone: its segment was closed")
+
+
+def find_kept(segments: Iterable[SegmentRun], ref: Ref, run: str) -> Any:
+    """A value that cannot leave this process, for the run that made it.
+
+    Raises:
+        TransportError: it is gone, or was never here.
+    """
+    for segment in segments:
+        if segment.run == run and ref.id in segment.kept:
+            return segment.kept[ref.id]
+    raise TransportError("the value is gone: its segment was closed", where=ref.owner)
 
 
 def return_annotation(stage: Stage) -> Any:

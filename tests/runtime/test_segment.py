@@ -88,7 +88,7 @@ class _World:
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
 
-    collection = pull = model
+    collection = pull = kept = model
 
 
 def _segment(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from random_graphs import resolve
 
-from adjoin.dag import Graph, from_wire
+from adjoin.dag import Function, Graph, from_wire
 from adjoin.runtime import protocol as p
 from adjoin.runtime.policies.placement import Topology, Worker
-from adjoin.runtime.segment import SegmentRun, find_held
+from adjoin.runtime.segment import SegmentRun, find_held, find_kept
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
+
+Resolve: TypeAlias = Callable[[str, str], Function]
 
 
 class InProcessCluster:
     """What a :class:`~adjoin.runtime.driver.Driver` needs of a cluster."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, resolve: Resolve = resolve) -> None:
+        self.resolve = resolve
         names = [f"worker-{n}" for n in range(workers)]
         self.topology = Topology(1, tuple(Worker(name, name, "host") for name in names))
         self.segments: set[SegmentRun] = set()
@@ -48,11 +52,15 @@ class _World:
         self.name = self.address = name
         self.threads: Executor = ThreadPoolExecutor(2)
         self.pull = cluster.pull
+        self._segments = cluster.segments
 
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
 
     collection = model
+
+    def kept(self, ref: p.Ref, run: str) -> Any:
+        return find_kept(self._segments, ref, run)
 
 
 class _Conversation:
@@ -71,7 +79,7 @@ class _Conversation:
             decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
             match decoded:
                 case p.Define():
-                    self._begin(from_wire(decoded.graph, resolve))
+                    self._begin(from_wire(decoded.graph, self._cluster.resolve))
                 case p.Feed():
                     self._open_segment.feed(decoded)
                 case p.Retry(stage=stage, attempt=attempt):
