@@ -41,6 +41,7 @@ from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun, find_held, find_kept
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
+from adjoin.runtime.watchdog import Watchdog
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.channel import LocalChannel, Unreachable, ValueChannel
@@ -84,6 +85,7 @@ class Agent:
         root = settings.home / "collections"
         self.shelf = Shelf(root, self.threads, self._notify)
         self._copying = ThreadPoolExecutor(1, "adjoin-copy")
+        self._watchdog = Watchdog(settings.loop_block_warning_s)
         self.lender = Lender(settings.shared_bytes, self._held, self._copying)
         directory = agents_directory(runtime_directory(cluster))
         self._socket = socket_path(directory, self.address)
@@ -107,6 +109,7 @@ class Agent:
         worker.handlers["adjoin_watch"] = self.on_watch
 
     async def close(self) -> None:
+        self._watchdog.close()
         for segment in list(self._segments):
             await segment.close()
         if self._link is not None:

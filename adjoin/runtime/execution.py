@@ -24,6 +24,7 @@ from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, DeadlineExceeded, StageError
 from adjoin.runtime.policies.retry import delay_before, may_retry
+from adjoin.runtime.watchdog import watched
 from adjoin.types import (
     Body,
     CollectionClient,
@@ -284,7 +285,8 @@ async def _invoke(task: Task, stage: Stage, arguments: dict[str, Any], context: 
         raise errors.NotFound(f"function {stage.function.ref!r} is not known to this worker")
     positional = (context,) if stage.function.wants_context else ()
     if inspect.iscoroutinefunction(call):
-        return await call(*positional, **arguments)
+        with watched(call, context.emit):
+            return await call(*positional, **arguments)
     run = contextvars.copy_context().run
     return await asyncio.get_running_loop().run_in_executor(
         task.surroundings.threads, lambda: run(call, *positional, **arguments)

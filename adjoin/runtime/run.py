@@ -56,6 +56,7 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageSkipped,
+    StageWarning,
     Tokens,
     Usage,
     WorkerLost,
@@ -74,7 +75,7 @@ class _Stage:
 
     __slots__ = (
         *("attempt", "losses", "misses", "segment", "skipped", "status"),
-        *("tokens_seen", "usage", "value"),
+        *("tokens_seen", "usage", "value", "warned"),
     )
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class _Stage:
         self.misses = 0  # workers that were gone before it could begin
         self.segment = -1
         self.tokens_seen = False
+        self.warned: set[str] = set()
         self.skipped = False
         self.usage = Usage()
         self.value: Value | None = None
@@ -178,8 +180,13 @@ class RunState:
         self._advance()
 
     def _seen(self, fact: Seen) -> None:
+        stage = self._stages[fact.stage]
         if isinstance(fact.body, Tokens):
-            self._stages[fact.stage].tokens_seen = True
+            stage.tokens_seen = True
+        elif isinstance(fact.body, StageWarning):
+            if fact.body.where in stage.warned:
+                return
+            stage.warned.add(fact.body.where)
         self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt, fact.at)
 
     def _finished(self, fact: Finished) -> None:
