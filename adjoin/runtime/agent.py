@@ -103,6 +103,8 @@ class Agent:
                 self.lender.start(self._socket)
         except OSError as error:  # values go over Dask's comm
             _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
+        if self.settings.loop_block_warning_s:
+            self._watchdog.start()
         worker.handlers["adjoin_segment"] = self.on_segment
         worker.handlers["adjoin_draft"] = self.on_draft
         worker.handlers["adjoin_call"] = self.on_call

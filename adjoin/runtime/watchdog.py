@@ -57,7 +57,7 @@ class Watchdog:
     """A thread that looks at the loop it was made on.
 
     Args:
-        limit: seconds without a tick after which a step counts as blocking; 0 for no thread.
+        limit: seconds without a tick after which a step counts as blocking.
     """
 
     def __init__(self, limit: float) -> None:
@@ -69,8 +69,9 @@ class Watchdog:
         self._steps = 0
         self._handle: Any = None
         self._pulse: Pulse | None = None
-        if limit > 0:
-            threading.Thread(target=self._watch, name="adjoin-watchdog", daemon=True).start()
+
+    def start(self) -> None:
+        threading.Thread(target=self._watch, name="adjoin-watchdog", daemon=True).start()
 
     def close(self) -> None:
         self._ended.set()

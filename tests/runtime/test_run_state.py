@@ -25,6 +25,7 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageStarted,
+    StageWarning,
     Token,
     Tokens,
     Usage,
@@ -89,6 +90,16 @@ def test_a_segment_opens_when_its_first_stage_can_start_and_is_fed() -> None:
         m.OpenSegment(1, "v", {"b": 1, "c": 1}, ("c",)),
         m.FeedSegment(1, "a", ONE),
     ]
+
+
+def test_a_stage_warns_once_of_a_line_also_when_many_calls_of_it_do() -> None:
+    state = begun(("w", "abc"), attempts=2)
+    one, two = (StageWarning(what="w", where=f"f.py:{n}", why="y", hint="h") for n in (1, 2))
+    assert state.apply(m.Seen(0, "a", 1, one, "a[0]", 1)) == [m.Emit(one, "a[0]", 1, None)]
+    assert state.apply(m.Seen(0, "a", 1, one, "a[1]", 1)) == []
+    assert state.apply(m.Seen(0, "a", 1, two, "a[1]", 1)) == [m.Emit(two, "a[1]", 1, None)]
+    state.apply(m.Broke(0, "a", 1, FunctionError("x")))
+    assert state.apply(m.Seen(0, "a", 2, one)) == []
 
 
 def test_the_run_ends_when_the_outputs_are_collected() -> None:
