@@ -74,7 +74,7 @@ def sweep_agents(agents: Path) -> None:
 
 def _answers(path: Path) -> bool:
     try:
-        connect(path, socket.SOCK_SEQPACKET).close()
+        connect(path, socket.SOCK_SEQPACKET, wait=False).close()
     except ConnectionRefusedError:
         return False
     except (OSError, TransportError):  # not known to be dead

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from adjoin.runtime.paths import agents_directory, runtime_directory, sweep_all_agents
 from adjoin.transport.channel import Unreachable
-from adjoin.transport.frames import listen
+from adjoin.transport.frames import connect, listen
 from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.shm import SharedMemoryChannel
 
@@ -56,3 +57,22 @@ def test_nothing_is_to_be_swept_where_nothing_is(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     sweep_all_agents()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_peer_that_accepts_nothing_now_is_not_taken_for_dead_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = socket_path(agents_directory(runtime_directory("mine")), "tcp://a:1")
+    path.parent.mkdir(parents=True)
+    waiting = []
+    with listen(path, socket.SOCK_SEQPACKET):
+        with suppress(BlockingIOError):
+            while True:
+                waiting.append(connect(path, socket.SOCK_SEQPACKET, wait=False))
+        sweep_all_agents()
+        assert path.exists()
+        for sock in waiting:
+            sock.close()
+    sweep_all_agents()
+    assert not path.exists()
