@@ -110,9 +110,9 @@ def running(thread: int) -> tuple[Any, AsyncCall | None, str]:
     innermost = frame = sys._current_frames().get(thread)
     while frame is not None and frame.f_code is not asyncio.Handle._run.__code__:
         frame = frame.f_back
-    if frame is None or innermost is None:
+    handle = frame.f_locals.get("self") if frame is not None else None  # it drops it at its end
+    if handle is None or innermost is None:
         return None, None, ""
-    handle = frame.f_locals["self"]
     call = handle._context.get(_current)
     return handle, call, _place(innermost, call) if call is not None else ""
 
