@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     kv_cache_gb: float = Field(default=1.0, gt=0, le=4096, description="KV cache of a CPU replica")
 
     stage_timeout_s: float = Field(default=300.0, gt=0, description="of a stage that sets none")
+    loop_block_warning_s: float = Field(
+        default=1.0, ge=0, description="an async stage that blocks its worker so long; 0: never"
+    )
     run_timeout_s: float = Field(default=1800.0, gt=0)
     load_timeout_s: float = Field(default=600.0, gt=0, description="of a replica that starts")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="to a scheduler to be joined")

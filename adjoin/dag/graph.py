@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from adjoin.dag import datatypes as dt
 from adjoin.dag.binding import Binding, evaluate, references
+from adjoin.dag.demands import neighbours
 from adjoin.dag.function import Function
 from adjoin.dag.names import INPUTS, suggest
 from adjoin.dag.parameter import Parameter
@@ -135,7 +137,7 @@ class Graph:
                 after for after in self.consumers(stage.id) if self.stage(after).iterates(stage.id)
             )
             for stage in self.stages
-            if stage.streams
+            if stage.streams and stage.id not in self.confined
         }
         return {id: readers for id, readers in found.items() if readers}
 
@@ -196,6 +198,20 @@ class Graph:
             if stage.when is not None or not stage.needed.isdisjoint(found):
                 found.add(stage.id)
         return frozenset(found)
+
+    @functools.cached_property
+    def confined(self) -> frozenset[str]:
+        """Ids of the stages whose values cannot leave the process that made them."""
+        return frozenset(stage.id for stage in self.stages if dt.confined(stage.returns))
+
+    @functools.cached_property
+    def bound(self) -> Mapping[str, frozenset[str]]:
+        """For stages that such a value passes between, all that are to be on one worker for it."""
+        links = {id: tuple(self.consumers(id)) if id in self.confined else () for id in self._by_id}
+        groups: dict[str, set[str]] = {}
+        for id, first in neighbours(links).items():
+            groups.setdefault(first, set()).add(id)
+        return {id: frozenset(group) for group in groups.values() if len(group) > 1 for id in group}
 
     @functools.cached_property
     def nested(self) -> Mapping[str, Graph]:

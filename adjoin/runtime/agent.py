@@ -36,12 +36,19 @@ from adjoin.runtime.conversation import (
 )
 from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
+from adjoin.runtime.held import find_held, find_kept, find_lender
 from adjoin.runtime.host_link import HostLink
-from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.paths import (
+    agents_directory,
+    naming,
+    runtime_directory,
+    sweep_all_agents,
+)
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
+from adjoin.runtime.watchdog import Watchdog
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.channel import LocalChannel, Unreachable, ValueChannel
@@ -85,8 +92,9 @@ class Agent:
         root = settings.home / "collections"
         self.shelf = Shelf(root, self.threads, self._notify)
         self._copying = ThreadPoolExecutor(1, "adjoin-copy")
+        self._watchdog = Watchdog(settings.loop_block_warning_s)
         self.lender = Lender(settings.shared_bytes, self._held, self._copying)
-        directory = runtime_directory(cluster) / "agents"
+        directory = agents_directory(runtime_directory(cluster))
         self._socket = socket_path(directory, self.address)
         #: In the order in which they are tried.
         self._channels: tuple[ValueChannel, ...] = (
@@ -96,16 +104,21 @@ class Agent:
         )
 
     def install(self, worker: Worker) -> None:
+        sweep_all_agents()
         try:
-            self.lender.start(self._socket)
+            with naming(self._socket.parent):
+                self.lender.start(self._socket)
         except OSError as error:  # values go over Dask's comm
             _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
+        if self.settings.loop_block_warning_s:
+            self._watchdog.start()
         worker.handlers["adjoin_segment"] = self.on_segment
         worker.handlers["adjoin_draft"] = self.on_draft
         worker.handlers["adjoin_call"] = self.on_call
         worker.handlers["adjoin_watch"] = self.on_watch
 
     async def close(self) -> None:
+        self._watchdog.close()
         for segment in list(self._segments):
             await segment.close()
         if self._link is not None:
@@ -130,26 +143,29 @@ class Agent:
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
 
-    async def pull(self, ref: p.Ref) -> Encoded:
-        """The value behind a reference, from this agent or another one."""
+    async def pull(self, ref: p.Ref, run: str) -> Encoded:
+        """The value behind a reference of this run, from this agent or another one."""
         for channel in self._channels:
             try:
-                return await channel.fetch(ref.id, ref.owner)
+                return await channel.fetch(ref.seen_by(run), ref.owner)
             except Unreachable as error:
                 _log.debug("%s not by %s: %s", ref.id, channel.name, error)
         raise TransportError("no channel reaches the owner of a value", where=ref.owner)
 
+    def kept(self, ref: p.Ref, run: str) -> Any:
+        return find_kept(self._segments, ref, run)
+
     async def take(self, owner: str, request: p.Take) -> p.Taken:
         """Pieces of a stream of a segment here or in another agent."""
         if owner == self.address:
-            return await self._lending(request.ref).take(request)
+            return await find_lender(self._segments, request).take(request)
         channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
         return await receive_pieces(channel)
 
     async def leave(self, owner: str, request: p.Leave) -> None:
         """Tell the segment of a stream that a reader needs no more of it."""
         if owner == self.address:
-            await self._lending(request.ref).left(request)
+            await find_lender(self._segments, request).left(request)
         else:
             channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
             await receive_value(channel)
@@ -253,7 +269,7 @@ class Agent:
         if isinstance(request, p.Pull):
             await answer_pull(channel, request, self._held)
         elif isinstance(request, p.Take):
-            await channel.send([p.pack(await answered(self._lending(request.ref).take(request)))])
+            await channel.send([p.pack(await answered(self._lend(request)))])
         else:
             await channel.send([p.pack(await answered(self._twice(request)))])
         return Status.dont_reply
@@ -283,7 +299,7 @@ class Agent:
     async def _call(self, request: p.Message) -> p.Reply:
         match request:
             case p.Leave():
-                await self._lending(request.ref).left(request)
+                await find_lender(self._segments, request).left(request)
             case p.Search():
                 return _reply(await self._search(request))
             case p.Describe(collection=name):
@@ -317,17 +333,11 @@ class Agent:
             )
         return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
 
-    def _held(self, ref: str) -> Encoded:
-        for segment in self._segments:
-            if (value := segment.held(ref)) is not None:
-                return value
-        raise TransportError("the value is gone: its segment was closed")
+    def _held(self, name: str) -> Encoded:
+        return find_held(self._segments, name)
 
-    def _lending(self, ref: str) -> SegmentRun:
-        for segment in self._segments:
-            if segment.lends(ref):
-                return segment
-        raise TransportError("the stream is gone: its segment was closed")
+    async def _lend(self, request: p.Take) -> p.Taken:
+        return await find_lender(self._segments, request).take(request)
 
     def _about(self) -> p.About:
         return p.About(

@@ -180,9 +180,9 @@ class Cluster:
         channel = await self.open(worker, "adjoin_call", request)
         return codec.decode(await receive_value(channel))
 
-    async def pull(self, ref: p.Ref) -> codec.Encoded:
+    async def pull(self, ref: p.Ref, run: str) -> codec.Encoded:
         channel = await Channel.open(
-            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.id))
+            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.seen_by(run)))
         )
         return await receive_value(channel)
 

@@ -25,6 +25,7 @@ from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, DeadlineExceeded, EngineError, StageError
 from adjoin.runtime.piecewise import Piecewise, is_piecewise
 from adjoin.runtime.policies.retry import delay_before, may_retry
+from adjoin.runtime.watchdog import watched
 from adjoin.transport.stream import Stream
 from adjoin.types import (
     Body,
@@ -354,9 +355,11 @@ async def _invoke(
     positional = (context,) if stage.function.wants_context else ()
     if is_piecewise(stage.function):
         work = Piecewise(stage.function, stream, context.pause, sealed)
-        return await work.call(positional, arguments, task.surroundings.threads)
+        with watched(call, context.emit):
+            return await work.call(positional, arguments, task.surroundings.threads)
     if inspect.iscoroutinefunction(call):
-        return await call(*positional, **arguments)
+        with watched(call, context.emit):
+            return await call(*positional, **arguments)
     run = contextvars.copy_context().run
     return await asyncio.get_running_loop().run_in_executor(
         task.surroundings.threads, lambda: run(call, *positional, **arguments)
@@ -368,12 +371,23 @@ async def _all(work: Any) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:
-                group.create_task(each)
+                group.create_task(each).add_done_callback(let_go)
     except* AdjoinError as failed:
         first = failed.exceptions[0]
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from first.__cause__  # not from the group, which hides the cause
+
+
+def let_go(task: asyncio.Task[Any]) -> None:
+    """Take the error out of a task that was cancelled.
+
+    Its traceback has the frames of a stage's call, of which one timed the task: a cycle, which
+    would keep the values in them, and so shared memory, until the garbage is collected.
+    """
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()
 
 
 def sealed(value: Any) -> Any:

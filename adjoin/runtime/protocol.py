@@ -26,15 +26,24 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Ref(msgspec.Struct, frozen=True, tag=True):
     """Where a value is that did not fit into a message: opaque, valid while its segment is open.
 
+    It is bound to its run: the owner looks it up by the name that it has for whoever asks, and a
+    run that got hold of another one's reference gets nothing.
+
     Attributes:
         id: random; resolved by the owner in a table bound to the segment.
         owner: address of the agent that holds the value.
         nbytes: size of the encoded value.
+        kept: the value cannot leave its process; segments of the run there get it as it is.
     """
 
     id: str
     owner: str
     nbytes: int
+    kept: bool = False
+
+    def seen_by(self, run: str) -> str:
+        """The name under which a run asks the owner for the value."""
+        return f"{run}/{self.id}"
 
 
 class StreamRef(msgspec.Struct, frozen=True, tag=True):
@@ -208,7 +217,8 @@ class Commit(Message, frozen=True, kw_only=True):
 
 
 class Pull(Message, frozen=True, kw_only=True):
-    """The value behind a reference; the reply's buffers are the value's."""
+    """The value behind a reference, as :meth:`Ref.seen_by` the run that asks; the reply's buffers
+    are the value's."""
 
     ref: str
 
@@ -217,6 +227,7 @@ class Take(Message, frozen=True, kw_only=True):
     """The pieces of a stream from this position on, as soon as there are some; those before it
     have arrived. The reply is :class:`Taken`."""
 
+    run: str
     ref: str
     reader: str
     position: int
@@ -232,6 +243,7 @@ class Taken(Message, frozen=True, kw_only=True):
 class Leave(Message, frozen=True, kw_only=True):
     """A reader needs no more of a stream."""
 
+    run: str
     ref: str
     reader: str
 

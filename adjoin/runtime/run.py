@@ -14,7 +14,6 @@ What it guarantees, whatever the order, repetition or loss of facts:
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 
 from adjoin import errors
@@ -48,6 +47,7 @@ from adjoin.runtime.policies.retry import (
     delay_before,
     may_retry,
 )
+from adjoin.runtime.progress import SegmentRecord, StageRecord, Status
 from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.types import (
     Body,
@@ -57,48 +57,11 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageSkipped,
+    StageWarning,
     Tokens,
     Usage,
     WorkerLost,
 )
-
-
-class Status(enum.Enum):
-    WAITING = "waiting"  # not placed
-    PLACED = "placed"  # in a segment that has not been opened
-    OPEN = "open"  # its agent decides when it starts
-    DONE = "done"
-
-
-class _Stage:
-    """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
-
-    __slots__ = (
-        *("attempt", "losses", "misses", "segment", "skipped", "status"),
-        *("stream", "tokens_seen", "usage", "value"),
-    )
-
-    def __init__(self) -> None:
-        self.status = Status.WAITING
-        self.attempt = 0
-        self.losses = 0  # workers and results that went while it ran or after
-        self.misses = 0  # workers that were gone before it could begin, streams that broke
-        self.segment = -1
-        self.tokens_seen = False
-        self.skipped = False
-        self.usage = Usage()
-        self.value: Value | None = None
-        self.stream: StreamRef | None = None
-
-
-class _Segment:
-    __slots__ = ("fed", "open", "stages", "worker")
-
-    def __init__(self, worker: str, stages: tuple[str, ...]) -> None:
-        self.worker = worker
-        self.stages = frozenset(stages)
-        self.open = False
-        self.fed: set[tuple[str, str]] = set()  # a stage, and the stream that it was; or nothing
 
 
 class RunState:
@@ -114,8 +77,8 @@ class RunState:
         self._graph = graph
         self._streaming = streaming
         self._collecting = False
-        self._stages = {stage.id: _Stage() for stage in graph.stages}
-        self._segments: list[_Segment] = []
+        self._stages = {stage.id: StageRecord() for stage in graph.stages}
+        self._segments: list[SegmentRecord] = []
         self._outputs = graph.output_stages()
         self._lost_streams: set[str] = set()
         self._out: list[Command] = []
@@ -169,7 +132,7 @@ class RunState:
             )
             if not stages:
                 continue
-            self._segments.append(_Segment(segment.worker, stages))
+            self._segments.append(SegmentRecord(segment.worker, stages))
             for name in stages:
                 stage = self._stages[name]
                 stage.status = Status.PLACED
@@ -184,8 +147,13 @@ class RunState:
         self._advance()
 
     def _seen(self, fact: Seen) -> None:
+        stage = self._stages[fact.stage]
         if isinstance(fact.body, Tokens):
-            self._stages[fact.stage].tokens_seen = True
+            stage.tokens_seen = True
+        elif isinstance(fact.body, StageWarning):
+            if fact.body.where in stage.warned:
+                return
+            stage.warned.add(fact.body.where)
         self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt, fact.at)
 
     def _flows(self, fact: Flows) -> None:
@@ -274,7 +242,7 @@ class RunState:
         for name in again:
             self._reset(name, reached)
         candidates = set(lost) | self._unreachable(again)
-        while needed := {name for name in candidates if self._needed(name)}:
+        while needed := self._ties(again) | {name for name in candidates if self._needed(name)}:
             for name in needed:
                 self._reset(name, reached)
             again |= needed
@@ -306,6 +274,16 @@ class RunState:
             if self._stages[before].status is Status.DONE and not self._reaches(before, name)
         }
 
+    def _ties(self, again: set[str]) -> set[str]:
+        """What has to go along, since a value that cannot leave its worker ties it to the rest."""
+        tied = {other for name in again for other in self._graph.bound.get(name, ())} - again
+        return {
+            name
+            for name in tied
+            if self._stages[name].status is not Status.DONE
+            or (name in self._graph.confined and self._needed(name))
+        }
+
     def _exhausted(self, name: str) -> bool:
         """Whether a stage that went down with its worker must not be started over."""
         stage = self._stages[name]
@@ -326,14 +304,14 @@ class RunState:
             self._collecting = True
             self._out.append(Collect({name: self._value(name) for name in sorted(self._outputs)}))
 
-    def _can_start(self, segment: _Segment, index: int) -> bool:
+    def _can_start(self, segment: SegmentRecord, index: int) -> bool:
         return any(
             self._holds(name, index, Status.PLACED)
             and all(self._reaches(before, name) for before in self._graph.dependencies(name))
             for name in segment.stages
         )
 
-    def _open(self, segment: _Segment, index: int) -> None:
+    def _open(self, segment: SegmentRecord, index: int) -> None:
         segment.open = True
         stages = [n for n in segment.stages if self._holds(n, index, Status.PLACED)]
         for name in stages:
@@ -345,7 +323,7 @@ class RunState:
         readers = {name: read for name in sorted(stages) if (read := self._readers(name))}
         self._out.append(OpenSegment(index, segment.worker, attempts, tuple(exports), readers))
 
-    def _feed(self, segment: _Segment, index: int) -> None:
+    def _feed(self, segment: SegmentRecord, index: int) -> None:
         for name in sorted(segment.stages):
             if not self._holds(name, index, Status.OPEN):
                 continue
@@ -359,7 +337,7 @@ class RunState:
                     segment.fed.add(key)
                     self._out.append(FeedSegment(index, before, offer, stage.skipped))
 
-    def _offer(self, before: str, name: str, segment: _Segment) -> Value | StreamRef | None:
+    def _offer(self, before: str, name: str, segment: SegmentRecord) -> Value | StreamRef | None:
         """What a stage is given of one before it: its result, or its stream while there is none.
 
         Who reads the stream already goes on with that.
@@ -425,7 +403,7 @@ class RunState:
             self._stages[after].status is not Status.DONE for after in self._graph.consumers(name)
         )
 
-    def _leaves(self, name: str, segment: _Segment) -> bool:
+    def _leaves(self, name: str, segment: SegmentRecord) -> bool:
         outside = self._graph.consumers(name) - segment.stages
         return name in self._outputs or any(not self._graph.reads(n, name) for n in outside)
 

@@ -7,6 +7,7 @@ collections, and how to pull values; tests hand in their own.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import msgspec
 from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, EngineError
-from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
+from adjoin.runtime.execution import Meter, Surroundings, Task, let_go, run_stage
 from adjoin.runtime.protocol import (
     Closed,
     Done,
@@ -53,7 +54,9 @@ class World(Surroundings, Protocol):
 
     address: str
 
-    async def pull(self, ref: Ref) -> Encoded: ...
+    async def pull(self, ref: Ref, run: str) -> Encoded: ...
+
+    def kept(self, ref: Ref, run: str) -> Any: ...
 
     async def take(self, owner: str, request: Take) -> Taken: ...
 
@@ -110,10 +113,12 @@ class SegmentRun:
         self._waiting = dict(attempts)
         self._own = frozenset(attempts)
         self._readers = dict(readers or {})
-        self._streams = Streams(graph, world, limits.inline_bytes)
+        self._streams = Streams(run, graph, world, limits.inline_bytes)
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._scope: dict[str, Any] = {"inputs": inputs}
         self._published = Published()
+        #: Values that cannot leave this process, for other segments of the run.
+        self.kept: dict[str, Any] = {}
         self._unfinished = set(attempts)
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,6 +182,7 @@ class SegmentRun:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
         self._scope.clear()
+        self.kept.clear()
         self._published.withdraw_all()
         self._streams.close()
 
@@ -202,6 +208,7 @@ class SegmentRun:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(let_go)
 
     async def _receive(self, feed: Feed) -> None:
         value = feed.value
@@ -209,9 +216,12 @@ class SegmentRun:
             await self._receive_stream(feed.stage, value)
             return
         try:
-            encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
-            annotation = return_annotation(self.graph.stage(feed.stage))
-            decoded = codec.restore(codec.decode(encoded), annotation)
+            if isinstance(value, Ref) and value.kept:
+                decoded = self.world.kept(value, self.run)
+            else:
+                encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
+                annotation = return_annotation(self.graph.stage(feed.stage))
+                decoded = codec.restore(codec.decode(encoded), annotation)
         except AdjoinError:
             ref = value.id if isinstance(value, Ref) else ""
             self._tell(PullFailed(stage=feed.stage, ref=ref))
@@ -229,7 +239,7 @@ class SegmentRun:
 
     async def _pull(self, stage: str, ref: Ref) -> Encoded:
         began = time.perf_counter()
-        encoded = await self.world.pull(ref)
+        encoded = await self.world.pull(ref, self.run)
         seconds = time.perf_counter() - began
         self._tell(Pulled(stage=stage, nbytes=ref.nbytes, seconds=seconds))
         return encoded
@@ -246,8 +256,8 @@ class SegmentRun:
 
     def _end_if_done(self) -> None:
         """Nobody has to close a segment of which nothing is wanted any more."""
-        holds = not self._published.empty or not self._streams.idle
-        if not self._unfinished and not holds and not self._ended:
+        holds = self.kept or not (self._published.empty and self._streams.idle)
+        if not (self._unfinished or holds or self._ended):
             self._scope.clear()
             self._tell(Closed())
             self._ended = True
@@ -262,7 +272,7 @@ class SegmentRun:
             runs = not stage.skipped_by(frozenset(self._skipped)) and stage.should_run(self._scope)
             result, nbytes = await self._evaluate(stage, attempt, meter) if runs else (None, 0)
             leaves = stage.id in self._exports or (not runs and stage.id in self._readers)
-            value = self._export(result) if leaves else None
+            value = self._export(stage, result) if leaves else None
         except StreamLost as lost:
             self._begin_again(stage, attempt, lost, meter)
             return False
@@ -358,7 +368,11 @@ class SegmentRun:
             report=report,
         )
 
-    def _export(self, result: Any) -> Value:
+    def _export(self, stage: Stage, result: Any) -> Value:
+        if stage.id in self.graph.confined and result is not None:
+            id = secrets.token_urlsafe(16)
+            self.kept[id] = result
+            return Ref(id=id, owner=self.world.address, nbytes=nbytes_of(result), kept=True)
         encoded = codec.encode(result)
         if encoded.nbytes <= self._limits.inline_bytes:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))

@@ -27,7 +27,7 @@ class World(Protocol):
 
     address: str
 
-    async def pull(self, ref: p.Ref) -> Encoded: ...
+    async def pull(self, ref: p.Ref, run: str) -> Encoded: ...
 
     async def take(self, owner: str, request: p.Take) -> p.Taken: ...
 
@@ -37,7 +37,8 @@ class World(Protocol):
 class Streams:
     """All of them, by the stage whose value they are."""
 
-    def __init__(self, graph: Graph, world: World, inline_bytes: int) -> None:
+    def __init__(self, run: str, graph: Graph, world: World, inline_bytes: int) -> None:
+        self._run = run
         self._graph = graph
         self._world = world
         self._inline_bytes = inline_bytes
@@ -70,7 +71,7 @@ class Streams:
         if (ref := self._fed.get(stage)) is None:
             return None
         annotation = piece_annotation(self._graph.stage(stage))
-        return _Remote(ref, reader, self._world, annotation, self._read)
+        return _Remote(self._run, ref, reader, self._world, annotation, self._read)
 
     def forget(self, broken: str) -> str:
         """Drop the stream of this id; returns the stage that it was of, or nothing when another
@@ -176,8 +177,15 @@ class _Remote(Source):
     """A stream of another segment. ``read`` collects the ids that a stage has read to the end."""
 
     def __init__(
-        self, ref: p.StreamRef, reader: str, world: World, piece: Any, read: set[tuple[str, str]]
+        self,
+        run: str,
+        ref: p.StreamRef,
+        reader: str,
+        world: World,
+        piece: Any,
+        read: set[tuple[str, str]],
     ) -> None:
+        self._run = run
         self._ref = ref
         self._reader = reader
         self._world = world
@@ -185,7 +193,7 @@ class _Remote(Source):
         self._read = read
 
     async def take(self, position: int) -> tuple[list[Any], bool]:
-        request = p.Take(ref=self._ref.id, reader=self._reader, position=position)
+        request = p.Take(run=self._run, ref=self._ref.id, reader=self._reader, position=position)
         try:
             taken = await self._world.take(self._ref.owner, request)
             pieces = [await self._decode(value) for value in taken.pieces]
@@ -198,11 +206,11 @@ class _Remote(Source):
     async def leave(self) -> None:
         if (self._ref.id, self._reader) not in self._read:
             with contextlib.suppress(AdjoinError):  # its owner is gone, and so is what it held
-                request = p.Leave(ref=self._ref.id, reader=self._reader)
+                request = p.Leave(run=self._run, ref=self._ref.id, reader=self._reader)
                 await self._world.leave(self._ref.owner, request)
 
     async def _decode(self, value: p.Value) -> Any:
-        encoded = await self._world.pull(value) if isinstance(value, p.Ref) else value
+        encoded = await self._world.pull(value, self._run) if isinstance(value, p.Ref) else value
         return sealed(codec.restore(codec.decode(encoded), self._piece))
 
 

@@ -3,8 +3,8 @@
 A value becomes a msgpack header and raw buffers. Arrays and long byte strings go into the buffers
 uncopied; everything else is in the header, so that decoding needs no type from the sender and gives
 back what was encoded: a tuple stays a tuple, a :class:`~adjoin.types.Passage` a passage. Types of
-the user (dataclasses, structures, pydantic models) travel as plain data and are restored with the
-producing function's annotation (:func:`restore`).
+the user (dataclasses, structures, pydantic models, named tuples) travel as plain data and are
+restored with the producing function's annotation (:func:`restore`).
 
 Arrow tables travel in Arrow's own format, torch tensors as arrays with a mark; their libraries are
 imported only where a value of theirs is.
@@ -139,7 +139,7 @@ def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
         return [_flatten(item, buffers, depth + 1) for item in value]
     if kind is dict:
         return {_key(key): _flatten(item, buffers, depth + 1) for key, item in value.items()}
-    if kind is tuple:
+    if isinstance(value, tuple):
         return _extension(_TUPLE, [_flatten(item, buffers, depth + 1) for item in value])
     if isinstance(value, np.ndarray | np.generic):
         return _flatten_array(np.asarray(value), buffers)
@@ -273,4 +273,5 @@ def _has_user_type(annotation: Any) -> bool:
         issubclass(annotation, msgspec.Struct)
         or dataclasses.is_dataclass(annotation)
         or hasattr(annotation, "model_validate")
+        or (issubclass(annotation, tuple) and hasattr(annotation, "_fields"))
     )

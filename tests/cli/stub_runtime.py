@@ -25,6 +25,7 @@ from adjoin.types import (
     RunStarted,
     StageCompleted,
     StageStarted,
+    StageWarning,
     Token,
     Tokens,
     Usage,
@@ -56,6 +57,7 @@ class StubRuntime:
     answer: tuple[str, ...] = (" Dask", " is", " a library.")
     outputs: Mapping[str, Any]
     error: AdjoinError | None = None
+    warning: StageWarning | None = None
     interrupt = False
     #: The question at which a submitted run is interrupted.
     interrupt_at = ""
@@ -91,6 +93,8 @@ class StubRuntime:
         for stage in graph.stages:
             yield stage.id, at, StageStarted(worker="worker-0")
             usage = Usage()
+            if self.warning is not None and stage.function.ref == "generate":
+                yield stage.id, at, self.warning
             if stage.function.ref == "generate":
                 yield stage.id, at, ModelLoading(model="small", phase="load")
                 yield stage.id, at, ModelReady(model="small", seconds=2.5)

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,44 @@ def die_once(mark: str) -> str:
         Path(mark).touch()
         os.kill(os.getpid(), 9)
     return "survived"
+
+
+class Connection:
+    """Of which no value can travel."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+
+@adjoin.function
+def connect() -> Connection:
+    return Connection()
+
+
+@adjoin.function
+def use_once(link: Connection, mark: str) -> list[int]:
+    """Kills its worker at the first attempt."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), 9)
+    return [link.pid, os.getpid()]
+
+
+@adjoin.workflow
+def connected(mark: str) -> Any:
+    link = connect()
+    return use_once.options(colocate="link")(link, mark)
+
+
+@adjoin.function
+async def freeze(seconds: float) -> int:
+    time.sleep(seconds)  # what an async function must not do
+    return 1
+
+
+@adjoin.workflow
+def freezing(seconds: float) -> Any:
+    return freeze.options(each=2)(seconds)
 
 
 @adjoin.function

@@ -32,6 +32,7 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageStarted,
+    StageWarning,
     Tokens,
 )
 
@@ -323,3 +324,14 @@ def test_the_planner_knows_what_workers_have(runtime: Runtime) -> None:
 def test_a_demand_that_no_worker_meets_ends_the_run(runtime: Runtime) -> None:
     with pytest.raises(PlanError, match=r"stage 'nap': no worker is left by resources licence 1"):
         runtime.run(flows.licensed, seconds=0.01)
+
+
+def test_a_stage_that_blocks_the_loop_is_named_once(settings: Settings) -> None:
+    quick = settings.model_copy(update={"loop_block_warning_s": 0.1, "workers": 1})
+    with Runtime(settings=quick) as runtime:
+        events = list(runtime.stream(flows.freezing, seconds=1.0))
+        (warned,) = [event for event in events if isinstance(event.body, StageWarning)]
+        assert warned.stage.startswith("freeze[")
+        assert isinstance(warned.body, StageWarning)
+        assert "flows.py:" in warned.body.where and warned.body.where.endswith("in freeze")
+        assert isinstance(events[-1].body, RunCompleted)
