@@ -326,7 +326,9 @@ def test_a_demand_that_no_worker_meets_ends_the_run(runtime: Runtime) -> None:
         runtime.run(flows.licensed, seconds=0.01)
 
 
-def test_a_stage_that_blocks_the_loop_is_named_once(settings: Settings) -> None:
+def test_a_stage_that_blocks_the_loop_is_named_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     quick = settings.model_copy(update={"loop_block_warning_s": 0.1, "workers": 1})
     with Runtime(settings=quick) as runtime:
         events = list(runtime.stream(flows.freezing, seconds=1.0))
@@ -335,3 +337,6 @@ def test_a_stage_that_blocks_the_loop_is_named_once(settings: Settings) -> None:
         assert isinstance(warned.body, StageWarning)
         assert "flows.py:" in warned.body.where and warned.body.where.endswith("in freeze")
         assert isinstance(events[-1].body, RunCompleted)
+        assert "blocks" not in caplog.text  # the reader of the events knows
+        runtime.run(flows.freezing, seconds=1.0)
+        assert caplog.text.count("stage 'freeze[") == caplog.text.count("blocks its worker") == 1
