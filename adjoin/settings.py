@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     )
 
     workers: int = Field(default=2, ge=1, le=1024, description="workers of an embedded cluster")
+    protocol: Literal["tcp", "ucx"] = Field(
+        default="tcp", description="what the processes of an embedded cluster speak"
+    )
     threads_per_worker: int = Field(default=4, ge=1, le=256, description="blocking stages at once")
     replica_threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads of a replica; 0 takes every core"

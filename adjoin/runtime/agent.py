@@ -44,6 +44,7 @@ from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.memory import allocating
 from adjoin.transport.remote import Channel
 from adjoin.transport.shm import SharedMemoryChannel
+from adjoin.transport.ucx import is_ucx, prepare
 from adjoin.types import (
     Body,
     CollectionClient,
@@ -336,6 +337,8 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self._cluster = cluster
 
     def setup(self, worker: Worker) -> None:
+        if is_ucx(worker.address):
+            prepare(os.environ)
         settings = Settings.model_validate_json(self._settings)
         self._agent = Agent(worker, settings, self._cluster)
         self._agent.install(worker)

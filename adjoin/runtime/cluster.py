@@ -25,6 +25,7 @@ from adjoin.runtime.policies.topology import Device, Topology, Worker
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
+from adjoin.transport.ucx import is_ucx, prepare
 
 _POLL_S = 0.5
 _START_S = 60.0
@@ -52,13 +53,20 @@ class Cluster:
 
     @classmethod
     async def embedded(cls, settings: Settings) -> Cluster:
-        """Start a scheduler and workers as processes of this machine."""
+        """Start a scheduler and workers as processes of this machine.
+
+        Raises:
+            InputError: the protocol is not to be had here.
+            TransportError: a process did not start.
+        """
+        if is_ucx(settings.protocol):
+            prepare(os.environ)
         id = uuid.uuid4().hex
         logs = runtime_directory(id) / "logs"
         logs.mkdir(parents=True, mode=0o700)
         members: list[_Member] = []
         try:
-            scheduler = await _Member.start("scheduler", logs, "scheduler")
+            scheduler = await _Member.start("scheduler", logs, "scheduler", settings.protocol)
             members.append(scheduler)
             names = [f"worker-{number}" for number in range(settings.workers)]
             starts = [_Member.start(name, logs, "worker", scheduler.address) for name in names]
@@ -84,6 +92,8 @@ class Cluster:
         """
         address = cluster if isinstance(cluster, str) else str(cluster.scheduler.address)
         _check_trust(address, settings)
+        if is_ucx(address):
+            prepare(os.environ)
         security = None if isinstance(cluster, str) else cluster.security
         try:
             client = await Client(
