@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -21,6 +21,9 @@ from pydantic_settings import (
 from adjoin.errors import InputError, NotFound
 
 _FILE = "adjoin.yaml"
+
+Protocol = Literal["tcp", "ucx"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 
 def _default_home() -> Path:
@@ -39,7 +42,7 @@ class Settings(BaseSettings):
     )
 
     workers: int = Field(default=2, ge=1, le=1024, description="workers of an embedded cluster")
-    protocol: Literal["tcp", "ucx"] = Field(
+    protocol: Protocol = Field(
         default="tcp", description="what the processes of an embedded cluster speak"
     )
     threads_per_worker: int = Field(default=4, ge=1, le=256, description="blocking stages at once")

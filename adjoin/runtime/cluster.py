@@ -90,7 +90,7 @@ class Cluster:
             InputError: the address is neither loopback nor TLS, and the network is not trusted.
             TransportError: no scheduler answers there.
         """
-        address = cluster if isinstance(cluster, str) else str(cluster.scheduler.address)
+        address = address_of(cluster)
         _check_trust(address, settings)
         if is_ucx(address):
             prepare(os.environ)
@@ -331,6 +331,11 @@ async def _stop(members: list[_Member]) -> None:
     """Workers first: they leave properly while the scheduler still answers."""
     await asyncio.gather(*(member.stop() for member in members[1:]))
     await asyncio.gather(*(member.stop() for member in members[:1]))
+
+
+def address_of(cluster: str | Client) -> str:
+    """Of its scheduler."""
+    return cluster if isinstance(cluster, str) else str(cluster.scheduler.address)
 
 
 def _check_trust(address: str, settings: Settings) -> None:

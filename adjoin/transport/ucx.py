@@ -1,4 +1,4 @@
-"""Whether this process can speak UCX, and with which settings: what has to be known before Dask does.
+"""Whether this process can speak UCX, and what has to be set before it does.
 
 Nothing here imports Dask or UCX; :mod:`.ucx_comm` is the comm itself.
 """

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ucxx
@@ -20,8 +21,6 @@ from distributed_ucxx import UCXXBackend
 from distributed_ucxx.ucxx import UCXX, UCXXConnector, UCXXListener
 
 _LOOPBACK = "lo"
-#: Nanoseconds that giving up a connection may hold the event loop.
-_ABORT_NS = 10**8
 
 
 def install() -> None:
@@ -107,9 +106,9 @@ def keep_to_loopback(port: int) -> None:
 
 def _listening(port: int) -> Iterator[socket.socket]:
     """Duplicates of the sockets; closing them leaves the sockets open."""
-    for name in os.listdir("/proc/self/fd"):
+    for entry in list(Path("/proc/self/fd").iterdir()):
         try:
-            made = socket.socket(fileno=os.dup(int(name)))
+            made = socket.socket(fileno=os.dup(int(entry.name)))
         except OSError:  # no socket, or closed meanwhile
             continue
         try:

@@ -1,0 +1,195 @@
+"""A cluster over UCX, on a machine without a GPU: ``make test-ucx``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flows
+import numpy as np
+import psutil
+import pytest
+from shared_flows import far_apart, mapped
+
+import adjoin
+from adjoin import Runtime, Settings
+from adjoin.errors import Cancelled
+from adjoin.types import WorkerLost
+
+pytestmark = [pytest.mark.ucx, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def ucx_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Without shared memory, so that UCX carries what one worker made and the other takes."""
+    home: Path = tmp_path_factory.mktemp("home")
+    return Settings(home=home, host_linger_s=1.0, inline_bytes=4096, shared_bytes=0)
+
+
+@pytest.fixture(scope="module")
+def ucx(ucx_settings: Settings) -> Iterator[Runtime]:
+    with Runtime(settings=ucx_settings, protocol="ucx") as runtime:
+        yield runtime
+
+
+@adjoin.function
+def ramp(context: adjoin.StageContext, n: int, collection: str) -> np.ndarray[Any, Any]:
+    return np.arange(n, dtype=np.int64)
+
+
+@adjoin.function
+def look(
+    context: adjoin.StageContext, array: np.ndarray[Any, Any], collection: str
+) -> dict[str, Any]:
+    """Whether all of it arrived, where it lies, and how this worker is connected to others."""
+    from distributed import Worker
+
+    (worker,) = Worker._instances
+    comms = [
+        comm
+        for kept in (worker.rpc.available, worker.rpc.occupied)
+        for of_address in kept.values()
+        for comm in of_address
+    ]
+    return {
+        "whole": np.array_equal(array, np.arange(array.size, dtype=np.int64)),
+        "mapped": mapped(array),
+        "comms": {comm.peer_address: type(comm).__module__ for comm in comms},
+    }
+
+
+@adjoin.function
+def listening(context: adjoin.StageContext, collection: str) -> list[str]:
+    """Where this process listens: a host, or a device when it is all hosts."""
+    found = []
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        try:
+            sock = socket.socket(fileno=os.dup(int(entry.name)))
+        except OSError:
+            continue
+        with sock:
+            if sock.family == socket.AF_UNIX or not sock.getsockopt(
+                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+            ):
+                continue
+            device = sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+            found.append(device.rstrip(b"\0").decode() or sock.getsockname()[0])
+    return found
+
+
+def test_arrays_cross_between_workers_over_ucx(ucx: Runtime) -> None:
+    addresses = [worker["address"] for worker in ucx.status()["workers"]]
+    assert len(addresses) == 2
+    assert all(address.startswith("ucx://127.0.0.1:") for address in addresses)
+    one, other = far_apart(ucx)
+
+    @adjoin.workflow
+    def there(n: int):  # type: ignore[no-untyped-def]
+        return look(ramp(n, collection=one), collection=other)
+
+    for n in (1_000, 300_000, 2**21, 2**23):
+        result = ucx.run(there, n=n)
+        assert result["whole"], n
+        assert result["mapped"] == "", "it did not come by shared memory"
+    to_others = {at: of for at, of in result["comms"].items() if at in addresses}
+    assert set(to_others.values()) == {"adjoin.transport.ucx_comm"}
+    assert all(address.startswith("ucx://") for address in result["comms"])
+
+
+def test_runs_of_many_stages(ucx: Runtime) -> None:
+    assert ucx.run(flows.chain, text="abc")["text"] == "ABC has 3"
+    many = list(ucx.map(flows.chain, [{"text": "x" * n} for n in range(40)]))
+    assert [result["text"] for result in many] == [f"{'X' * n} has {n}" for n in range(40)]
+
+
+def test_models_and_tokens(ucx: Runtime) -> None:
+    assert ucx.run(flows.answer, question="one") == "one "
+
+
+def test_a_cancelled_run_lets_go(ucx: Runtime) -> None:
+    handle = ucx.submit(flows.sleeps, seconds=100)
+    next(handle.events())
+    handle.cancel()
+    with pytest.raises(Cancelled):
+        handle.result(10)
+    assert ucx.run(flows.chain, text="abc")["text"] == "ABC has 3"
+
+
+def test_a_worker_killed_in_a_stage_costs_an_attempt(ucx: Runtime, tmp_path: Path) -> None:
+    handle = ucx.submit(flows.dying_once, mark=str(tmp_path / "mark"))
+    assert handle.result(60) == "survived"
+    lost = [event.body for event in handle.events() if isinstance(event.body, WorkerLost)]
+    assert lost[0].stages == ("die_once",)
+
+
+def test_a_worker_killed_between_runs_breaks_nothing(ucx: Runtime) -> None:
+    for worker in ucx.status()["workers"]:
+        os.kill(worker["pid"], signal.SIGKILL)
+        assert ucx.run(flows.chain, text="abc")["text"] == "ABC has 3"
+
+
+def test_a_second_runtime_of_the_process_joins(ucx: Runtime, ucx_settings: Settings) -> None:
+    with Runtime(ucx.status()["scheduler"], settings=ucx_settings) as joined:
+        assert joined.run(flows.chain, text="abc")["text"] == "ABC has 3"
+    assert ucx.run(flows.chain, text="abc")["text"] == "ABC has 3", "it still runs"
+
+
+def test_nobody_else_reaches_a_worker(ucx: Runtime) -> None:
+    place, _ = far_apart(ucx)
+
+    @adjoin.workflow
+    def flow():  # type: ignore[no-untyped-def]
+        return listening(collection=place)
+
+    found = set(ucx.run(flow))
+    assert "lo" in found, "UCX listens"
+    assert found <= {"lo", "127.0.0.1"}
+
+
+def test_waiting_costs_no_processor_time(ucx: Runtime) -> None:
+    """A comm that polls takes all of a core in every process."""
+    processes = [
+        psutil.Process(pid)
+        for pid in [
+            *ucx._driver.cluster.pids.values(),
+            *(w["pid"] for w in ucx.status()["workers"]),
+        ]
+    ]
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    psutil.cpu_percent(interval=2.0)
+    spent = [
+        sum(process.cpu_times()[:2]) - was for process, was in zip(processes, before, strict=True)
+    ]
+    assert max(spent) < 0.6, spent
+
+
+def test_a_program_prints_what_it_prints(tmp_path: Path) -> None:
+    """UCX writes its warnings to standard output unless it is told otherwise."""
+    program = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(Path(flows.__file__).parent)!r})
+        import flows
+        from pathlib import Path
+        from adjoin import Runtime, Settings
+        settings = Settings(home=Path({str(tmp_path)!r}), host_linger_s=0.2)
+        with Runtime(settings=settings, protocol="ucx") as runtime:
+            print(runtime.run(flows.chain, text="abc")["text"])
+            children = runtime._driver.cluster.pids.values()
+            print(*children)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    answer, pids = done.stdout.splitlines()
+    assert answer == "ABC has 3"
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids.split())
