@@ -32,6 +32,7 @@ from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
 from adjoin.runtime.host_link import HostLink
 from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
@@ -261,6 +262,8 @@ class Agent:
         match request:
             case p.Search():
                 return _reply(await self._search(request))
+            case p.Probe():
+                return _reply(await probe(self._channels, request))
             case p.Describe(collection=name):
                 found = await self.shelf.describe(name)
                 return _reply([msgspec.structs.asdict(info) for info in found])
@@ -296,6 +299,8 @@ class Agent:
         for segment in self._segments:
             if (value := segment.held(ref)) is not None:
                 return value
+        if (value := sample(ref)) is not None:
+            return value
         raise TransportError("the value is gone: its segment was closed")
 
     def _about(self) -> p.About:
@@ -338,7 +343,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
 
     def setup(self, worker: Worker) -> None:
         if is_ucx(worker.address):
-            prepare(os.environ)
+            prepare()
         settings = Settings.model_validate_json(self._settings)
         self._agent = Agent(worker, settings, self._cluster)
         self._agent.install(worker)

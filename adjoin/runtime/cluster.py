@@ -60,7 +60,7 @@ class Cluster:
             TransportError: a process did not start.
         """
         if is_ucx(settings.protocol):
-            prepare(os.environ)
+            prepare()
         id = uuid.uuid4().hex
         logs = runtime_directory(id) / "logs"
         logs.mkdir(parents=True, mode=0o700)
@@ -93,7 +93,7 @@ class Cluster:
         address = address_of(cluster)
         _check_trust(address, settings)
         if is_ucx(address):
-            prepare(os.environ)
+            prepare()
         security = None if isinstance(cluster, str) else cluster.security
         try:
             client = await Client(

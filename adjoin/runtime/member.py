@@ -53,7 +53,7 @@ def _take_stdout() -> TextIO:
 async def _serve(role: str, *arguments: str) -> None:
     answer = _take_stdout()
     if is_ucx(arguments[0]):
-        prepare(os.environ, alone=True)
+        prepare(alone=True)
     server = await (_scheduler(*arguments) if role == "scheduler" else _worker(*arguments))
     gone = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -15,6 +15,8 @@ from adjoin.runtime.collection import CollectionHandle
 from adjoin.runtime.driver import Driver, Run
 from adjoin.runtime.explain import Explanation
 from adjoin.runtime.loop import LoopThread, ucx_loop
+from adjoin.runtime.policies.links import Link
+from adjoin.runtime.probe import measure_links
 from adjoin.settings import PROTOCOLS, Settings
 from adjoin.transport.ucx import is_ucx
 from adjoin.types import Event
@@ -152,6 +154,17 @@ class Runtime:
 
     async def astatus(self) -> dict[str, Any]:
         return await self._loop.bridge(self._status())
+
+    def links(self) -> list[Link]:
+        """How long values take between workers, by size and channel; measured now, in seconds.
+
+        Raises:
+            NotFound: there are no two workers.
+        """
+        return self._loop.call(measure_links(self._driver.cluster))
+
+    async def alinks(self) -> list[Link]:
+        return await self._loop.bridge(measure_links(self._driver.cluster))
 
     # -- life --
 

@@ -6,6 +6,7 @@ Nothing here imports Dask or UCX; :mod:`.ucx_comm` is the comm itself.
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 from collections.abc import MutableMapping
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,8 @@ _ALWAYS = {
     # Its warnings would go to standard output, among a program's results.
     "UCX_LOG_FILE": "stderr",
     "UCX_WARN_UNUSED_ENV_VARS": "n",
+    # It warns of itself at each start.
+    "UCXX_LOG_LEVEL": "error",
     # Without these, each connection that waits for a message polls, and a process with nothing to
     # do takes a whole core. A thread waits for UCX's events, and wakes Python's futures.
     "UCXPY_PROGRESS_MODE": "thread",
@@ -79,19 +82,25 @@ def refusal(found: Found) -> InputError | None:
     return None
 
 
-def environment(*, alone: bool) -> dict[str, str]:
-    """Variables for a process that speaks UCX; ``alone``: with this machine's processes only."""
-    return _ALWAYS | (_ALONE if alone else {})
+def set_variables(environ: MutableMapping[str, str], *, alone: bool = False) -> None:
+    """Set what UCX reads when it is loaded; ``alone``: to talk to this machine's processes only."""
+    for name, value in (_ALWAYS | (_ALONE if alone else {})).items():
+        environ.setdefault(name, value)
 
 
-def prepare(environ: MutableMapping[str, str], *, alone: bool = False) -> None:
+def current_refusal() -> InputError | None:
+    """Why this process cannot speak UCX; loads it."""
+    set_variables(os.environ)
+    return refusal(find())
+
+
+def prepare(*, alone: bool = False) -> None:
     """Make this process able to speak UCX, before it opens the first connection.
 
     Raises:
         InputError: UCX is not installed, or does not work on this machine.
     """
-    for name, value in environment(alone=alone).items():
-        environ.setdefault(name, value)
+    set_variables(os.environ, alone=alone)
     if (error := refusal(find())) is not None:
         raise error
     from adjoin.transport.ucx_comm import install
