@@ -12,8 +12,8 @@ from adjoin.transport.ucx import current_refusal
 
 #: Said with every report, because what was measured says nothing about it.
 NOT_RUN = (
-    "UCX's paths between GPUs (cuda_ipc, NVLink) and over InfiniBand were not run on this project's "
-    "machines: where there are such, what is measured here is the way over host memory"
+    "UCX's paths between GPUs (cuda_ipc, NVLink) and over InfiniBand were not run on this "
+    "project's machines: where there are such, what is measured here is the way over host memory"
 )
 _LOCAL = (
     "one machine was measured: between machines the links are others; "
@@ -55,10 +55,10 @@ def show(report: Report) -> None:
     sizes = sorted({size for link in report.links for size in link.seconds})
     large = sizes[1:]
     print_table(
-        ("link", "protocol", "carried by", "round trip", *map(_megabytes, large), "rate"),
+        ("between", "protocol", "carried by", "round trip", *map(_megabytes, large), "rate"),
         [
             (
-                f"{link.one} – {link.other}",
+                f"{link.one} {link.other}",
                 link.protocol,
                 "shared memory" if link.channel == "shm" else f"{link.protocol} comm",
                 _milliseconds(link.round_trip),

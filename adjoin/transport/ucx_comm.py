@@ -7,11 +7,8 @@ whatever goes wrong on a connection is a ``CommClosedError``; a reader that is c
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import ucxx
@@ -20,7 +17,7 @@ from distributed.comm.registry import backends
 from distributed_ucxx import UCXXBackend
 from distributed_ucxx.ucxx import UCXX, UCXXConnector, UCXXListener
 
-_LOOPBACK = "lo"
+from adjoin.transport.loopback import keep_to_loopback
 
 
 def install() -> None:
@@ -65,6 +62,7 @@ class _Listener(UCXXListener):  # type: ignore[misc]  # not typed
 
     async def start(self) -> None:
         await super().start()
+        # UCX listens on all addresses whatever address it is given, and Dask unpickles what comes.
         if self.ip.startswith("127.") or self.ip in ("localhost", "::1"):
             keep_to_loopback(self.port)
 
@@ -83,43 +81,3 @@ def _as_closed() -> Iterator[None]:
         yield
     except (ucxx.exceptions.UCXError, AttributeError) as error:
         raise CommClosedError(f"{type(error).__name__}: {error}") from error
-
-
-def keep_to_loopback(port: int) -> None:
-    """Bind this process's listening sockets on a port to the loopback device.
-
-    UCX listens on all addresses whatever address it is given, and Dask unpickles what comes.
-
-    Raises:
-        OSError: there is no such socket, or the kernel refuses (before Linux 5.7, without rights).
-    """
-    found = list(_listening(port))
-    try:
-        for each in found:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, _LOOPBACK.encode())
-    finally:
-        for each in found:
-            each.close()
-    if not found:
-        raise OSError(f"nothing of this process listens on port {port}")
-
-
-def _listening(port: int) -> Iterator[socket.socket]:
-    """Duplicates of the sockets; closing them leaves the sockets open."""
-    for entry in list(Path("/proc/self/fd").iterdir()):
-        try:
-            made = socket.socket(fileno=os.dup(int(entry.name)))
-        except OSError:  # no socket, or closed meanwhile
-            continue
-        try:
-            if (
-                made.type == socket.SOCK_STREAM
-                and made.family in (socket.AF_INET, socket.AF_INET6)
-                and made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                and made.getsockname()[1] == port
-            ):
-                yield made
-                continue
-        except OSError:
-            pass
-        made.close()

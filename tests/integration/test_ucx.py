@@ -70,11 +70,9 @@ def listening(context: adjoin.StageContext, collection: str) -> list[str]:
     """Where this process listens: a host, or a device when it is all hosts."""
     found = []
     for entry in list(Path("/proc/self/fd").iterdir()):
-        try:
-            sock = socket.socket(fileno=os.dup(int(entry.name)))
-        except OSError:
+        if not str(entry.readlink()).startswith("socket:"):
             continue
-        with sock:
+        with socket.socket(fileno=os.dup(int(entry.name))) as sock:
             if sock.family == socket.AF_UNIX or not sock.getsockopt(
                 socket.SOL_SOCKET, socket.SO_ACCEPTCONN
             ):
