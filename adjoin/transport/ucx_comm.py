@@ -7,6 +7,8 @@ whatever goes wrong on a connection is a ``CommClosedError``; a reader that is c
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +17,13 @@ import ucxx
 from distributed.comm.core import CommClosedError
 from distributed.comm.registry import backends
 from distributed_ucxx import UCXXBackend
-from distributed_ucxx.ucxx import UCXX, UCXXConnector, UCXXListener
+from distributed_ucxx.ucxx import (
+    UCXX,
+    UCXXConnector,
+    UCXXListener,
+    _deregister_dask_resource,
+    _register_dask_resource,
+)
 
 from adjoin.transport.loopback import keep_to_loopback
 
@@ -54,7 +62,9 @@ class _Connector(UCXXConnector):  # type: ignore[misc]  # not typed
 
     async def connect(self, *arguments: Any, **options: Any) -> Any:
         with _as_closed():
-            return await super().connect(*arguments, **options)
+            comm = await super().connect(*arguments, **options)
+        _keep_running()
+        return comm
 
 
 class _Listener(UCXXListener):  # type: ignore[misc]  # not typed
@@ -62,6 +72,7 @@ class _Listener(UCXXListener):  # type: ignore[misc]  # not typed
 
     async def start(self) -> None:
         await super().start()
+        _keep_running()
         # UCX listens on all addresses whatever address it is given, and Dask unpickles what comes.
         if self.ip.startswith("127.") or self.ip in ("localhost", "::1"):
             keep_to_loopback(self.port)
@@ -73,6 +84,18 @@ class _Backend(UCXXBackend):  # type: ignore[misc]  # not typed
 
     def get_listener(self, *arguments: Any, **options: Any) -> Any:
         return _Listener(*arguments, **options)
+
+
+@functools.cache
+def _keep_running() -> None:
+    """Keep UCX's threads until this process ends.
+
+    They would stop with the last connection and start with the next one: stopping holds the event
+    loop for up to a second, and has crashed the process. One of them is no daemon, so it has to be
+    stopped before the interpreter waits for it, which is earlier than ``atexit``.
+    """
+    held = _register_dask_resource()
+    threading._register_atexit(_deregister_dask_resource, held)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from adjoin.transport.channel import LocalChannel, Published
 from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.remote import Channel
 from adjoin.transport.shm import SharedMemoryChannel
-from adjoin.transport.ucx import prepare
 
 OWNER = "tcp://127.0.0.1:40000"
 
@@ -50,8 +49,6 @@ class TestSharedMemory(ChannelContract):
 
 
 class TestRemote(ChannelContract):
-    listens = "tcp://127.0.0.1"
-
     @classmethod
     @asynccontextmanager
     async def make(cls) -> AsyncIterator[Ends]:
@@ -62,23 +59,11 @@ class TestRemote(ChannelContract):
             return Status.dont_reply
 
         server = Server({"adjoin_call": on_call})
-        await server.listen(cls.listens)
+        await server.listen("tcp://127.0.0.1")
         pool = await ConnectionPool()
         yield Ends(published, server.address, RemoteChannel(pool))
         await pool.close()
         await server.close()
-
-
-@pytest.mark.ucx
-class TestUcx(TestRemote):
-    listens = "ucx://127.0.0.1"
-
-    @classmethod
-    @asynccontextmanager
-    async def make(cls) -> AsyncIterator[Ends]:
-        prepare()
-        async with super().make() as ends:
-            yield ends
 
 
 _PRODUCER = """

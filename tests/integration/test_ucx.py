@@ -70,9 +70,11 @@ def listening(context: adjoin.StageContext, collection: str) -> list[str]:
     """Where this process listens: a host, or a device when it is all hosts."""
     found = []
     for entry in list(Path("/proc/self/fd").iterdir()):
-        if not str(entry.readlink()).startswith("socket:"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(entry.name)))
+        except OSError:  # no socket; or that of the listing, which is gone
             continue
-        with socket.socket(fileno=os.dup(int(entry.name))) as sock:
+        with sock:
             if sock.family == socket.AF_UNIX or not sock.getsockopt(
                 socket.SOL_SOCKET, socket.SO_ACCEPTCONN
             ):
@@ -99,6 +101,54 @@ def test_arrays_cross_between_workers_over_ucx(ucx: Runtime) -> None:
     to_others = {at: of for at, of in result["comms"].items() if at in addresses}
     assert set(to_others.values()) == {"adjoin.transport.ucx_comm"}
     assert all(address.startswith("ucx://") for address in result["comms"])
+
+
+def values() -> dict[str, Any]:
+    random = np.random.default_rng(7).random((400, 300))
+    return {
+        "floats": random.astype(np.float32),
+        "strided": random[::2, ::-3],
+        "fortran": np.asfortranarray(random),
+        "empty": np.empty((0, 3), np.float32),
+        "texts": np.array(["a", "bcd"] * 9000),
+        "many": [np.full(n, n, np.float32) for n in range(500)],
+        "bytes": bytes(range(256)) * 1000,
+        "text": "ein Text, ä 文" * 10_000,
+        "nested": {"a": [(1, 2.5, None)], "b": np.arange(5000)},
+    }
+
+
+@adjoin.function
+def make_values(context: adjoin.StageContext, collection: str) -> dict[str, Any]:
+    return values()
+
+
+@adjoin.function
+def differing(context: adjoin.StageContext, found: dict[str, Any], collection: str) -> list[str]:
+    """Names of what did not arrive as it was."""
+    wrong = []
+    for name, expected in values().items():
+        try:
+            np.testing.assert_equal(found[name], expected)
+        except AssertionError:
+            wrong.append(name)
+    return wrong
+
+
+def test_values_of_all_kinds_arrive_as_they_were(ucx: Runtime) -> None:
+    one, other = far_apart(ucx)
+
+    @adjoin.workflow
+    def there():  # type: ignore[no-untyped-def]
+        return differing(make_values(collection=one), collection=other)
+
+    assert ucx.run(there) == []
+
+
+def test_links_are_measured(ucx: Runtime) -> None:
+    (link,) = ucx.links()
+    assert (link.protocol, link.channel) == ("ucx", "remote")
+    assert link.round_trip < link.seconds[max(link.seconds)]
 
 
 def test_runs_of_many_stages(ucx: Runtime) -> None:
@@ -137,6 +187,13 @@ def test_a_second_runtime_of_the_process_joins(ucx: Runtime, ucx_settings: Setti
     with Runtime(ucx.status()["scheduler"], settings=ucx_settings) as joined:
         assert joined.run(flows.chain, text="abc")["text"] == "ABC has 3"
     assert ucx.run(flows.chain, text="abc")["text"] == "ABC has 3", "it still runs"
+
+
+def test_runtimes_come_and_go(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, host_linger_s=0.2, workers=1)
+    for _ in range(3):
+        with Runtime(settings=settings, protocol="ucx") as runtime:
+            assert runtime.run(flows.chain, text="abc")["text"] == "ABC has 3"
 
 
 def test_nobody_else_reaches_a_worker(ucx: Runtime) -> None:
