@@ -1,12 +1,12 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #
-#   make demo     build the example's collection, answer questions from it, show plan and costs
-#   make test     the default tests, then the smaller suite on real models
-#   make check    format, lint, types, layers: what CI runs before the tests
-#   make format   what `make check` can repair
-#   make test-ucx a cluster over UCX, in an environment of its own (.venv-ucx)
-#   make peers    an environment with what benchmarks compare with (.venv-peers)
-#   make clean    remove .venv, build, .adjoin (models and collections of this checkout) and caches
+#   make demo       build the example's collection, answer questions from it, show plan and costs
+#   make test       the default tests, then the smaller suite on real models
+#   make check      format, lint, types, layers: what CI runs before the tests
+#   make format     what `make check` can repair
+#   make test-ucx   a cluster over UCX, in an environment of its own (.venv-ucx)
+#   make peers      an environment with what benchmarks compare with (.venv-peers)
+#   make clean      remove .venv, build, .adjoin (models and collections of this checkout) and caches
 
 # Bare `python3` when it is new enough, else the newest python3.x that is.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -35,7 +35,7 @@ test: $(READY)
 
 # Its package takes a version of Dask of its own. Without an engine: the tests use the fake one.
 test-ucx: .venv-ucx/.installed
-	.venv-ucx/bin/pytest -m ucx tests/contract tests/integration
+	.venv-ucx/bin/pytest -m ucx tests/integration/test_ucx.py
 	.venv-ucx/bin/pytest tests/contract tests/integration tests/transport tests/runtime
 
 .venv-ucx/.installed: pyproject.toml

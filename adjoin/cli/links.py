@@ -12,8 +12,8 @@ from adjoin.transport.ucx import current_refusal
 
 #: Said with every report, because what was measured says nothing about it.
 NOT_RUN = (
-    "UCX's paths between GPUs (cuda_ipc, NVLink) and over InfiniBand were not run on this "
-    "project's machines: where there are such, what is measured here is the way over host memory"
+    "what is measured goes over host memory: UCX's paths between GPUs (cuda_ipc, NVLink) and over "
+    "InfiniBand were not run on this project's machines"
 )
 _LOCAL = (
     "one machine was measured: between machines the links are others; "
