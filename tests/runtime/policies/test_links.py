@@ -67,7 +67,7 @@ def test_where_values_pass_by_shared_memory_small_messages_decide() -> None:
     advice = advise([*comms, *shared])
     assert advice.protocol == "tcp"
     assert "shared memory" in advice.why
-    other_pair = [link(name, *ms, names="bc") for name, *ms in (("tcp", 0.4, 70), ("ucx", 1.0, 10))]
+    other_pair = [link("tcp", 0.4, 70, names="bc"), link("ucx", 1.0, 10, names="bc")]
     assert advise([*comms, *shared, *other_pair]).protocol == "ucx", "one link has none"
 
 
