@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import flows
 import numpy as np
 import psutil
 import pytest
+from distributed.comm import connect
 from shared_flows import far_apart, mapped
 
 import adjoin
 from adjoin import Runtime, Settings
-from adjoin.errors import Cancelled
+from adjoin.errors import Cancelled, TransportError
+from adjoin.transport.remote import Channel
 from adjoin.types import WorkerLost
 
 pytestmark = [pytest.mark.ucx, pytest.mark.timeout(120)]
@@ -196,6 +198,34 @@ def test_runtimes_come_and_go(tmp_path: Path) -> None:
             assert runtime.run(flows.chain, text="abc")["text"] == "ABC has 3"
 
 
+def test_a_reader_that_is_cancelled_is_told_so(ucx: Runtime) -> None:
+    """Otherwise UCX says that the connection is lost, and a timeout is none."""
+
+    address = ucx.status()["workers"][0]["address"]
+
+    async def impatient() -> None:
+        comm = await connect(address)
+        try:
+            async with asyncio.timeout(0.1):
+                await comm.read()
+        finally:
+            comm.abort()
+        assert comm.closed()
+
+    with pytest.raises(TimeoutError):
+        ucx._loop.call(impatient())
+
+
+def test_a_worker_that_is_not_there_is_a_lost_connection(ucx: Runtime) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"ucx://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(TransportError, match="cannot connect"):
+            ucx._loop.call(
+                Channel.open(ucx._driver.cluster._client.rpc, address, "adjoin_call", b"")
+            )
+
+
 def test_nobody_else_reaches_a_worker(ucx: Runtime) -> None:
     place, _ = far_apart(ucx)
 
@@ -225,26 +255,60 @@ def test_waiting_costs_no_processor_time(ucx: Runtime) -> None:
     assert max(spent) < 0.6, spent
 
 
+PROGRAM = """
+import sys
+sys.path.insert(0, {folder!r})
+import flows
+from pathlib import Path
+from adjoin import Runtime, Settings
+settings = Settings(home=Path({home!r}), host_linger_s=0.2)
+runtime = Runtime(settings=settings, protocol="ucx")
+print(runtime.run(flows.chain, text="abc")["text"])
+workers = [worker["pid"] for worker in runtime.status()["workers"]]
+print(*workers, *runtime._driver.cluster.pids.values(), flush=True)
+"""
+
+
+def program(home: Path, *more: str) -> list[str]:
+    text = PROGRAM.format(folder=str(Path(flows.__file__).parent), home=str(home))
+    return [sys.executable, "-c", "\n".join([text, *more])]
+
+
+def gone(pids: str) -> bool:
+    """Whether all of these processes end."""
+    alive = [psutil.Process(int(pid)) for pid in pids.split() if psutil.pid_exists(int(pid))]
+    return not psutil.wait_procs(alive, timeout=30)[1]
+
+
 def test_a_program_prints_what_it_prints(tmp_path: Path) -> None:
     """UCX writes its warnings to standard output unless it is told otherwise."""
-    program = textwrap.dedent(
-        f"""
-        import sys
-        sys.path.insert(0, {str(Path(flows.__file__).parent)!r})
-        import flows
-        from pathlib import Path
-        from adjoin import Runtime, Settings
-        settings = Settings(home=Path({str(tmp_path)!r}), host_linger_s=0.2)
-        with Runtime(settings=settings, protocol="ucx") as runtime:
-            print(runtime.run(flows.chain, text="abc")["text"])
-            children = runtime._driver.cluster.pids.values()
-            print(*children)
-        """
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=90
+        program(tmp_path, "runtime.close()"), capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     answer, pids = done.stdout.splitlines()
     assert answer == "ABC has 3"
-    assert not any(psutil.pid_exists(int(pid)) for pid in pids.split())
+    assert gone(pids)
+
+
+def test_a_program_that_forgets_to_close_ends(tmp_path: Path) -> None:
+    """A thread of UCX is no daemon."""
+    done = subprocess.run(program(tmp_path), capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert gone(done.stdout.splitlines()[1])
+
+
+def test_a_program_killed_leaves_no_process(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        program(tmp_path, "sys.stdin.read()"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ABC has 3\n"
+        pids = process.stdout.readline()
+        process.kill()
+    assert len(pids.split()) == 5
+    assert gone(pids)
