@@ -44,6 +44,7 @@ from adjoin.runtime.paths import (
     runtime_directory,
     sweep_all_agents,
 )
+from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
@@ -57,6 +58,7 @@ from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.memory import allocating
 from adjoin.transport.remote import Channel
 from adjoin.transport.shm import SharedMemoryChannel
+from adjoin.transport.ucx import is_ucx, prepare
 from adjoin.types import (
     Body,
     CollectionClient,
@@ -302,6 +304,8 @@ class Agent:
                 await find_lender(self._segments, request).left(request)
             case p.Search():
                 return _reply(await self._search(request))
+            case p.Probe():
+                return _reply(await probe(self._channels, request))
             case p.Describe(collection=name):
                 found = await self.shelf.describe(name)
                 return _reply([msgspec.structs.asdict(info) for info in found])
@@ -334,7 +338,8 @@ class Agent:
         return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
 
     def _held(self, name: str) -> Encoded:
-        return find_held(self._segments, name)
+        probed = sample(name)
+        return find_held(self._segments, name) if probed is None else probed
 
     async def _lend(self, request: p.Take) -> p.Taken:
         return await find_lender(self._segments, request).take(request)
@@ -378,6 +383,8 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self._cluster = cluster
 
     def setup(self, worker: Worker) -> None:
+        if is_ucx(worker.address):
+            prepare()
         settings = Settings.model_validate_json(self._settings)
         self._agent = Agent(worker, settings, self._cluster)
         self._agent.install(worker)

@@ -257,6 +257,14 @@ class Search(Message, frozen=True, kw_only=True):
     vector: Encoded | None = None
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """Fetch values of so many bytes from another agent, and say how long that took."""
+
+    peer: str
+    sizes: tuple[int, ...]
+    repeats: int
+
+
 class Describe(Message, frozen=True, kw_only=True):
     """Collections that are stored: one, or all when the name is empty."""
 
@@ -321,7 +329,19 @@ class Refused(Message, frozen=True, kw_only=True):
 
 FromDriver = Open | Define | Feed | Retry | Close
 FromAgent = NeedGraph | Happened | Streaming | Done | Failed | Pulled | PullFailed | Closed
-Call = Pull | Take | Leave | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
+Call = (
+    Pull
+    | Take
+    | Leave
+    | Search
+    | Probe
+    | Describe
+    | Drop
+    | Prepare
+    | HostStatus
+    | ShutDownHost
+    | Watch
+)
 OfDraft = Begin | Add | Commit | Close
 ToDraft = Begun | Staged | Reply | Refused
 Answer = Reply | Refused

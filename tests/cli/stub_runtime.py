@@ -10,6 +10,7 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, StageError, to_wire
 from adjoin.runtime.collection import SyncReport
 from adjoin.runtime.explain import Explanation
+from adjoin.runtime.policies.links import Link
 from adjoin.runtime.policies.placement import place
 from adjoin.runtime.policies.topology import Topology, Worker
 from adjoin.types import (
@@ -144,6 +145,22 @@ class StubRuntime:
         )
         topology = Topology(1, workers)
         return Explanation(graph, place(graph, topology), topology)
+
+    def links(self) -> list[Link]:
+        protocol = self.cluster.partition("://")[0] if self.cluster else self.settings.protocol
+        slower = 2.0 if protocol == "ucx" else 1.0
+        seconds = {8: 0.001 * slower, 16_000_000: 0.016 * slower}
+        return [
+            Link(
+                protocol=protocol,
+                channel=channel,
+                one="worker-0",
+                other="worker-1",
+                same_host=True,
+                seconds=seconds,
+            )
+            for channel in ("shm", "remote")
+        ]
 
     def close(self) -> None:
         self.closed = True
