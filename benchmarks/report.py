@@ -38,8 +38,14 @@ def report(
     figures: Mapping[str, Any],
     peers: Mapping[str, Mapping[str, Any]] | None = None,
     file: Path | None = None,
+    *,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Print the figures beside those of the peers, and write them when a file is given."""
+    """Print the figures beside those of the peers, and write them when a file is given.
+
+    Args:
+        about: of each peer its version and settings.
+    """
     table = Table(title=name)
     table.add_column("figure", no_wrap=True)
     table.add_column("adjoin", justify="right", no_wrap=True)
@@ -49,14 +55,23 @@ def report(
         cells = [figures.get(key), *(each.get(key) for each in (peers or {}).values())]
         table.add_row(key, *(_text(cell) for cell in cells))
     Console(width=_WIDTH).print(table, soft_wrap=True)  # a figure that is cut off is none
+    for peer, said in (about or {}).items():
+        print(f"{peer}: {', '.join(_setting(*item) for item in said.items())}")
     if file is not None:
         content = {
             "benchmark": name,
             "machine": machine(),
             "figures": dict(figures),
             "peers": {peer: dict(found) for peer, found in (peers or {}).items()},
+            "about_peers": {peer: dict(said) for peer, said in (about or {}).items()},
         }
         file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(_setting(*item) for item in value.items())
+    return f"{name} {value}"
 
 
 def _text(value: Any) -> str:
