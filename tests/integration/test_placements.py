@@ -1,0 +1,91 @@
+"""Placement on real clusters: it changes no output, and the reasons of a plan are what decides."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import agreement
+import pytest
+
+from adjoin import Runtime, Settings
+
+pytestmark = pytest.mark.timeout(180)
+
+PROGRAM = Path(__file__).parent / "two_hosts.py"
+NAMESPACES = ["unshare", "--user", "--map-root-user", "--net", "--uts"]
+#: What a second host needs: namespaces, a pair of network devices between two of them, a name.
+PROBE = (
+    "hostname probe && ip link add probe0 type veth peer name probe1"
+    " && setpriv --pdeathsig TERM unshare --net --uts true"
+    " && nsenter --target $$ --net --uts true"
+)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_placement_on_one_host_changes_no_output(tmp_path: Path, workers: int) -> None:
+    with Runtime(settings=Settings(home=tmp_path, workers=workers, inline_bytes=0)) as runtime:
+        names = [worker["name"] for worker in runtime.status()["workers"]]
+        seen = agreement.agree(runtime, names, examples=60)
+    assert len(names) == workers
+    assert 0 < seen["failed"] < seen["runs"] / 2
+    assert (seen["spread"] > 10) == (seen["shm"] > 10) == (workers == 2)
+    assert seen["remote"] == 0
+
+
+@pytest.fixture(scope="module")
+def second_host() -> None:
+    try:
+        probe = subprocess.run(
+            [*NAMESPACES, "sh", "-c", PROBE], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        pytest.skip(f"no second host can be made here: {error}")
+    if probe.returncode:
+        pytest.skip(f"no second host can be made here: {probe.stderr.strip()}")
+
+
+def on_two_hosts(scenario: str) -> Any:
+    here = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
+    done = subprocess.run(
+        [*NAMESPACES, sys.executable, str(PROGRAM), scenario],
+        env=os.environ | {"PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.usefixtures("second_host")
+def test_placement_on_two_hosts_changes_no_output() -> None:
+    seen = on_two_hosts("agree")
+    assert 0 < seen["failed"] < seen["runs"] / 2
+    assert seen["remote"] > 30
+    assert seen["shm"] == 0
+
+
+@pytest.mark.usefixtures("second_host")
+def test_a_plan_follows_the_state_that_it_names() -> None:
+    found = on_two_hosts("plans")
+    holder = found["holder"]
+    (other,) = found["hosts"].keys() - {holder}
+    assert found["hosts"] == {"near": "near", "far": "far"}
+    apart, together = found["apart"], found["together"]
+    # the index on one host and the model on the other: one value travels, before the prompt or after
+    assert apart["embed"]["worker"] == apart["passages"]["worker"] == holder
+    assert apart["generate"]["worker"] == other
+    assert apart["passages"]["why"] == "collection 'animals' is there"
+    assert apart["generate"]["why"] == "model 'fake:talker' is loaded there"
+    carried = [how for each in apart.values() for how in each["inputs"].values()]
+    assert sorted(carried) == ["local", "local", "remote"]
+    # the index beside the model: nothing does
+    assert {each["worker"] for each in together.values()} == {other}
+    assert together["passages"]["why"] == "collection 'animals' is there"
+    assert together["generate"]["inputs"] == {"prompt": "local"}
+    assert found["answer"] == "cats purr "
