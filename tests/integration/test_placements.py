@@ -77,7 +77,7 @@ def test_a_plan_follows_the_state_that_it_names() -> None:
     (other,) = found["hosts"].keys() - {holder}
     assert found["hosts"] == {"near": "near", "far": "far"}
     apart, together = found["apart"], found["together"]
-    # the index on one host and the model on the other: one value travels, before the prompt or after
+    # the index on one host, the model on the other: one value travels, before the prompt or after
     assert apart["embed"]["worker"] == apart["passages"]["worker"] == holder
     assert apart["generate"]["worker"] == other
     assert apart["passages"]["why"] == "collection 'animals' is there"
