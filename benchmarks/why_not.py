@@ -6,9 +6,9 @@ two placements: what the planner chose and what ``explain --why-not`` says about
 all, on the other worker; or, in every other case, two placements drawn at random. Costs are learned
 first, from other workflows of the same kind and from the first placement of the case. The
 prediction is made before the second placement has ever run. Then both run in turn, kept where they
-should be by ``avoid``, and the sign of the median of the differences, pair by pair, is compared with
-the prediction's. Where a search is moved, each pair has a collection of its own, which is not open
-there yet. Pairs of placements whose predicted times do not differ are not drawn.
+should be by ``avoid``, and the sign of the median of the differences, pair by pair, is compared
+with the prediction's. Where a search is moved, each pair has a collection of its own, which is not
+open there yet. Pairs of placements whose predicted times do not differ are not drawn.
 
     python -m benchmarks.why_not [--cases 20] [--seed 1] [--repeats 15] [--json FILE]
 """

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from adjoin.dag import Graph
-from adjoin.runtime.policies.estimates import Linear, Mean
+from adjoin.runtime.policies.estimates import Limit, Linear, Mean
 from adjoin.runtime.policies.facts import Facts, facts_of
 from adjoin.runtime.policies.topology import Topology, Worker
 from adjoin.types import Usage
@@ -34,6 +34,8 @@ FAR_STATE_S = 5.0
 #: By how much a use of a function has to become slower or faster for plans to be made again.
 DRIFT = 2.0
 _SEEN = 3
+#: How much the first time of a function counts: it often is that of importing something.
+_FIRST = 0.05
 _KEPT = 2048
 _T = TypeVar("_T")
 
@@ -84,7 +86,8 @@ class UseCosts(msgspec.Struct, frozen=True):
     Attributes:
         result: bytes, of (1, bytes taken).
         prompt: prompt tokens, of the same.
-        embedded: tokens embedded or scored, of the same.
+        embedded: tokens embedded or scored, of the same, up to ``longest``: a text that is longer
+            than its model takes is cut off.
         seconds: a moving mean, to notice drift from ``anchor``, which plans are made for.
     """
 
@@ -95,6 +98,7 @@ class UseCosts(msgspec.Struct, frozen=True):
     generated: Mean
     seconds: Mean
     anchor: float
+    longest: Limit = Limit()
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -167,7 +171,7 @@ def estimate(
 def _work(facts: Facts, costs: Costs, taken: float) -> Work:
     use = costs.uses.get(facts.use) or _use_prior(facts)
     x = (1.0, taken)
-    prompt, embedded = use.prompt.at(x), use.embedded.at(x)
+    prompt, embedded = use.prompt.at(x), use.longest.cap(use.embedded.at(x))
     generated = use.generated.value if facts.most is None else min(use.generated.value, facts.most)
     cached = min(use.cached.value, max(0.0, prompt - 1))
     compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
@@ -220,15 +224,20 @@ def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
     seconds = max(0.0, usage.seconds - usage.cold_start_seconds)
     tokens = (float(usage.prompt - usage.cached), float(usage.generated), float(usage.embedded))
     compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
+    trust = 1.0 if facts.kind in costs.kinds else _FIRST
+    longest = use.longest.observe(x[1], usage.embedded)
+    cut = longest.holds and usage.embedded == longest.value
     use = UseCosts(
         result=use.result.observe(x, observation.bytes_out),
         prompt=use.prompt.observe(x, usage.prompt),
-        embedded=use.embedded.observe(x, usage.embedded),
+        embedded=use.embedded if cut else use.embedded.observe(x, usage.embedded),
         cached=use.cached.observe(usage.cached),
         generated=use.generated.observe(usage.generated),
         seconds=use.seconds.observe(seconds),
         anchor=use.anchor,
+        longest=longest,
     )
+    compute = compute.observe((1.0, *tokens, x[1]), seconds, trust)
     if drifted := _drifted(use):
         use = msgspec.structs.replace(use, anchor=use.seconds.value)
     starts = costs.starts
@@ -240,7 +249,7 @@ def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
         costs,
         epoch=costs.epoch + drifted,
         uses=_with(costs.uses, facts.use, use),
-        kinds=_with(costs.kinds, facts.kind, compute.observe((1.0, *tokens, x[1]), seconds)),
+        kinds=_with(costs.kinds, facts.kind, compute),
         starts=starts,
     )
 
