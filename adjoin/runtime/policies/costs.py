@@ -227,6 +227,8 @@ def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
     trust = 1.0 if facts.kind in costs.kinds else _FIRST
     longest = use.longest.observe(x[1], usage.embedded)
     cut = longest.holds and usage.embedded == longest.value
+    if cut and not use.longest.holds:  # texts that were cut off had been learned from
+        use = msgspec.structs.replace(use, embedded=_use_prior(facts).embedded)
     use = UseCosts(
         result=use.result.observe(x, observation.bytes_out),
         prompt=use.prompt.observe(x, usage.prompt),
