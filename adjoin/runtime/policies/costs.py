@@ -218,30 +218,15 @@ def transport_between(one: Worker, other: Worker) -> str:
 def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
     """The costs after a stage of the graph finished."""
     facts = facts_of(graph)[observation.stage]
-    use = costs.uses.get(facts.use) or _use_prior(facts)
     usage = observation.usage
-    x = (1.0, float(observation.bytes_in))
     seconds = max(0.0, usage.seconds - usage.cold_start_seconds)
-    tokens = (float(usage.prompt - usage.cached), float(usage.generated), float(usage.embedded))
-    compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
-    trust = 1.0 if facts.kind in costs.kinds else _FIRST
-    longest = use.longest.observe(x[1], usage.embedded)
-    cut = longest.holds and usage.embedded == longest.value
-    if cut and not use.longest.holds:  # texts that were cut off had been learned from
-        use = msgspec.structs.replace(use, embedded=_use_prior(facts).embedded)
-    use = UseCosts(
-        result=use.result.observe(x, observation.bytes_out),
-        prompt=use.prompt.observe(x, usage.prompt),
-        embedded=use.embedded if cut else use.embedded.observe(x, usage.embedded),
-        cached=use.cached.observe(usage.cached),
-        generated=use.generated.observe(usage.generated),
-        seconds=use.seconds.observe(seconds),
-        anchor=use.anchor,
-        longest=longest,
-    )
-    compute = compute.observe((1.0, *tokens, x[1]), seconds, trust)
+    use = _learned_use(costs.uses.get(facts.use) or _use_prior(facts), facts, observation, seconds)
     if drifted := _drifted(use):
         use = msgspec.structs.replace(use, anchor=use.seconds.value)
+    compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
+    tokens = (float(usage.prompt - usage.cached), float(usage.generated), float(usage.embedded))
+    x = (1.0, *tokens, float(observation.bytes_in))
+    compute = compute.observe(x, seconds, 1.0 if facts.kind in costs.kinds else _FIRST)
     starts = costs.starts
     if usage.cold_start_seconds > 0 and len(facts.models) == 1:
         (model,) = facts.models
@@ -253,6 +238,28 @@ def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
         uses=_with(costs.uses, facts.use, use),
         kinds=_with(costs.kinds, facts.kind, compute),
         starts=starts,
+    )
+
+
+def _learned_use(use: UseCosts, facts: Facts, seen: Observation, seconds: float) -> UseCosts:
+    """How sizes follow from sizes, after one more of its stages."""
+    usage = seen.usage
+    x = (1.0, float(seen.bytes_in))
+    longest = use.longest.observe(x[1], usage.embedded)
+    embedded = use.embedded
+    if longest.holds and not use.longest.holds:  # texts that were cut off had been learned from
+        embedded = _use_prior(facts).embedded
+    if not (longest.holds and usage.embedded == longest.value):
+        embedded = embedded.observe(x, usage.embedded)
+    return UseCosts(
+        result=use.result.observe(x, seen.bytes_out),
+        prompt=use.prompt.observe(x, usage.prompt),
+        embedded=embedded,
+        cached=use.cached.observe(usage.cached),
+        generated=use.generated.observe(usage.generated),
+        seconds=use.seconds.observe(seconds),
+        anchor=use.anchor,
+        longest=longest,
     )
 
 
