@@ -76,7 +76,7 @@ def test_a_plan_follows_the_state_that_it_names() -> None:
     holder = found["holder"]
     (other,) = found["hosts"].keys() - {holder}
     assert found["hosts"] == {"near": "near", "far": "far"}
-    apart, together = found["apart"], found["together"]
+    apart, together = found["apart"]["stages"], found["together"]["stages"]
     # the index on one host, the model on the other: one value travels, before the prompt or after
     assert apart["embed"]["worker"] == apart["passages"]["worker"] == holder
     assert apart["generate"]["worker"] == other

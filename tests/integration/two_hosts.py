@@ -84,11 +84,13 @@ def _wait_until(runtime: Runtime, worker: str, what: str, has: str) -> None:
 
 
 def shown(runtime: Runtime) -> Any:
-    """Of each stage of the plan its worker, what carries its inputs, and why it is there."""
-    return {
+    """The plan as a table, and of each stage its worker, what carries its inputs, and why."""
+    explained = runtime.explain(answer)
+    stages = {
         stage["stage"]: {key: stage[key] for key in ("worker", "inputs", "why")}
-        for stage in runtime.explain(answer).to_dict()["stages"]
+        for stage in explained.to_dict()["stages"]
     }
+    return {"table": str(explained), "stages": stages}
 
 
 @adjoin.workflow(models={"talker": TALKER})
