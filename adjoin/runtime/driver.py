@@ -19,8 +19,8 @@ from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, 
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
-from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.run import RunState, closing_body
@@ -43,7 +43,7 @@ class Driver:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster = cluster
         self.settings = settings
-        self.costs = Costs()
+        self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
         self._runs: set[Run] = set()
@@ -121,6 +121,8 @@ class Driver:
         for run in list(self._runs):
             run.cancel("the runtime is closing")
         await asyncio.gather(*(run.finished() for run in list(self._runs)))
+        if self.costs is not self._known:
+            write_costs(self.settings.home, self.costs)
 
 
 class Run:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import agreement
+import flows
 import pytest
 
 from adjoin import Runtime, Settings
@@ -89,3 +90,13 @@ def test_a_plan_follows_the_state_that_it_names() -> None:
     assert together["passages"]["why"] == "collection 'animals' is there"
     assert together["generate"]["inputs"] == {"prompt": "local"}
     assert found["answer"] == "cats purr "
+
+
+def test_a_runtime_predicts_from_what_an_earlier_one_learned(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, workers=1)
+    with Runtime(settings=settings) as runtime:
+        guessed = runtime.explain(flows.sleeps).plan.seconds
+        for _ in range(3):
+            runtime.run(flows.sleeps, seconds=0.3)
+    with Runtime(settings=settings) as runtime:
+        assert runtime.explain(flows.sleeps).plan.seconds > 0.2 > guessed

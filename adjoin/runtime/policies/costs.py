@@ -332,8 +332,10 @@ def _input(graph: Graph, name: str) -> str:
 
 
 def _with(known: Mapping[str, _T], key: str, value: _T) -> Mapping[str, _T]:
-    """The mapping with one entry changed; the one that came first goes when there are many."""
-    found = {**known, key: value}
+    """The mapping with one entry changed; of many, the one that was not changed longest goes."""
+    found = {**known}
+    found.pop(key, None)
+    found[key] = value
     if len(found) > _KEPT:
         del found[next(iter(found))]
     return found
