@@ -119,6 +119,15 @@ class Graph:
         self.stage(id)
         return self._consumers.get(id, frozenset())
 
+    def may_part(self, id: str) -> bool:
+        """Whether a stage that takes this one's result may run on another worker."""
+        stage = self.stage(id)
+        takers = (self.stage(taker) for taker in self.consumers(id))
+        return any(
+            taker.id not in stage.policy.colocate and id not in taker.policy.colocate
+            for taker in takers
+        )
+
     @functools.cached_property
     def _consumers(self) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, ValuesView
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -305,6 +306,20 @@ async def _all(work: Any) -> None:
 
 def _sealed(value: Any) -> Any:
     """Arrays that several stages will share must not be changed by one of them."""
+    kind = type(value)
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
+    elif kind is dict:
+        _seal_all(value.values())
+    elif kind is list or kind is tuple:
+        _seal_all(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        _seal_all(vars(value).values() if hasattr(value, "__dict__") else ())
     return value
+
+
+def _seal_all(items: Collection[Any]) -> None:
+    # a list of texts or numbers is one to its end
+    if not isinstance(next(iter(items), None), str | int | float) or isinstance(items, ValuesView):
+        for item in items:
+            _sealed(item)

@@ -15,6 +15,7 @@ from adjoin.runtime.collection import CollectionHandle
 from adjoin.runtime.driver import Driver, Run
 from adjoin.runtime.explain import Explanation
 from adjoin.runtime.loop import LoopThread
+from adjoin.runtime.policies.placement import weigh
 from adjoin.settings import Settings
 from adjoin.types import Event
 from adjoin.vector_state.collections import CollectionInfo
@@ -232,8 +233,10 @@ class Runtime:
 
     async def _explain(self, workflow: Workflow | Graph) -> Explanation:
         graph = graph_of(workflow)
-        plan = await self._driver.plan(graph)
-        return Explanation(graph, plan, self._driver.cluster.topology, self._driver.costs)
+        placement = (await self._driver.plan(graph)).placement
+        topology, costs = self._driver.cluster.topology, self._driver.costs
+        # more may have been learned since the plan was made
+        return Explanation(graph, weigh(graph, topology, placement, costs), topology, costs)
 
     async def _status(self) -> dict[str, Any]:
         topology = await self._driver.cluster.ready()

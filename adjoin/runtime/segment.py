@@ -202,6 +202,8 @@ class SegmentRun:
                 task = self._task(stage.id, attempt)
                 task.report(stage.id, attempt, StageStarted(worker=self.world.name))
                 result = await run_stage(task, stage, self._scope, attempt, meter)
+                if self.graph.may_part(stage.id):
+                    codec.check(result, return_annotation(stage))
             else:
                 result = None
             value = self._export(result) if stage.id in self._exports else None

@@ -100,6 +100,53 @@ def die(text: str) -> str:
     return text
 
 
+@adjoin.function
+def distinct(text: str):  # type: ignore[no-untyped-def]
+    return set(text)
+
+
+@adjoin.function
+def unsaid(text: str):  # type: ignore[no-untyped-def]
+    return Report(text, len(text))
+
+
+@adjoin.function
+def count(items: Any) -> int:
+    return len(items) if isinstance(items, set) else int(items.size)
+
+
+@adjoin.function
+def arrays(n: int) -> dict[str, Any]:
+    return {"values": [np.ones(n, dtype=np.float32)]}
+
+
+@adjoin.function
+def overwrite(values: dict[str, Any]) -> float:
+    values["values"][0][0] = 2.0
+    return 0.0
+
+
+@adjoin.workflow
+def counts_a_set(text: str) -> Any:
+    return count(distinct(text))
+
+
+@adjoin.workflow
+def counts_a_set_beside_it(text: str) -> Any:
+    found = distinct(text)
+    return count.options(colocate="found")(found)
+
+
+@adjoin.workflow
+def counts_a_report(text: str) -> Any:
+    return count(unsaid(text))
+
+
+@adjoin.workflow
+def overwrites(n: int) -> Any:
+    return overwrite(arrays(n))
+
+
 @adjoin.workflow
 def chain(text: str) -> Any:
     loud = shout(text)

@@ -53,6 +53,27 @@ def test_a_stage_cannot_change_what_others_see(runtime: Runtime) -> None:
         runtime.run(flows.scribbles, n=3)
 
 
+def test_nor_what_lies_in_a_container(runtime: Runtime) -> None:
+    with pytest.raises(StageError, match="read-only"):
+        runtime.run(flows.overwrites, n=3)
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [(flows.counts_a_set, "set cannot travel"), (flows.counts_a_report, "plain data")],
+)
+def test_what_would_fail_or_change_elsewhere_fails_here(
+    runtime: Runtime, flow: Any, message: str
+) -> None:
+    assert len(runtime.explain(flow).plan.segments) == 1
+    with pytest.raises(StageError, match=message):
+        runtime.run(flow, text="abca")
+
+
+def test_stages_that_share_a_worker_may_pass_anything(runtime: Runtime) -> None:
+    assert runtime.run(flows.counts_a_set_beside_it, text="abca") == 3
+
+
 def test_a_function_that_raises_names_stage_and_cause(runtime: Runtime) -> None:
     with pytest.raises(StageError, match="stage 'fail': ValueError: cannot take this") as caught:
         runtime.run(flows.failing, text="this")
