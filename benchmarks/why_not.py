@@ -9,7 +9,8 @@ prediction is made before the second placement has ever run. Then both run in tu
 every other pair, kept where they should be by ``avoid``, and the sign of the median of the
 differences, pair by pair, is compared with the prediction's. Where a search is moved, each pair has
 a collection of its own, which is not open there yet, and both placements are timed the first time
-they run. Pairs of placements whose predicted times do not differ are not drawn.
+they run. Pairs are measured until a sign test is sure of the sign, or four times ``--repeats``.
+Placements whose predicted times do not differ are not drawn.
 
     python -m benchmarks.why_not [--cases 20] [--seed 1] [--repeats 15] [--json FILE]
 """
@@ -32,6 +33,7 @@ import numpy as np
 import adjoin
 from adjoin import functions as fn
 from adjoin.dag import Graph, ModelSpec, Stage
+from adjoin.evaluation.statistics import mcnemar
 from adjoin.runtime.explain import Explanation
 from adjoin.runtime.policies.placement import owner_of, weigh
 from adjoin.settings import Settings
@@ -41,6 +43,8 @@ MODEL = ModelSpec("smollm2-135m", args={"max_model_len": 512})
 TEXTS = [f"Note {n}: the mill by the river counted {n} boats before the winter." for n in range(40)]
 #: How long the costs of a case are learned from its first placement.
 _LEARNED_S = 0.6
+#: A sign is sure when chance gives it this rarely; so many times the pairs are measured for that.
+_SURE, _MORE = 0.02, 4
 #: Predictions that differ by less say nothing about the sign; in seconds.
 _SAME = 1e-5
 
@@ -175,7 +179,9 @@ class Bench:
             "base ms": 1e3 * statistics.median(base for base, _ in pairs),
             "predicted ms": 1e3 * predicted,
             "measured ms": 1e3 * measured,
-            "pairs that agree": sum((each > 0) == (predicted > 0) for each in differences),
+            "pairs": len(pairs),
+            "that agree": sum((each > 0) == (predicted > 0) for each in differences),
+            "sure": _chance(differences) <= _SURE,
             "agrees": (measured > 0) == (predicted > 0),
         }
 
@@ -203,7 +209,7 @@ class Bench:
         found = []
         home = case.base["passages"]
         shared = self.collection(home)
-        for repeat in range(self._repeats):
+        for repeat in range(_MORE * self._repeats):
             graph = case.draft.graph(self.collection(home) if case.moves_search else shared)
             base, other = (pinned(graph, each, self._workers) for each in (case.base, case.other))
             if not case.moves_search:
@@ -215,6 +221,9 @@ class Bench:
                 found.append((self._run(base), later))
             else:
                 found.append((self._run(base), self._run(other)))
+            differences = [other - base for base, other in found]
+            if len(found) >= self._repeats and _chance(differences) <= _SURE:
+                break
         return found
 
     def _learn_from(self, graph: Graph) -> None:
@@ -234,6 +243,12 @@ class Bench:
 @adjoin.workflow
 def crunching(n: int):  # type: ignore[no-untyped-def]
     return crunch(n)
+
+
+def _chance(differences: Sequence[float]) -> float:
+    """How likely so many of one sign are, or more, if both are equally likely."""
+    longer = sum(each > 0 for each in differences)
+    return mcnemar(longer, len(differences) - longer)
 
 
 def _predicted(explained: Explanation, placement: Mapping[str, str]) -> float:
@@ -267,7 +282,11 @@ def main() -> None:
         "seed": options.seed,
         "cases": len(rows),
         "sign agrees": sum(row["agrees"] for row in rows),
-        "sign agrees, of plans": sum(row["agrees"] for row in rows[::2]),
+        "sign measured for sure": sum(row["sure"] for row in rows),
+        "sign agrees, of those": sum(row["sure"] and row["agrees"] for row in rows),
+        "of plans: sign agrees": sum(row["agrees"] for row in rows[::2]),
+        "of plans: measured for sure": sum(row["sure"] for row in rows[::2]),
+        "of plans: sign agrees, of those": sum(row["sure"] and row["agrees"] for row in rows[::2]),
     }
     report("predicted against measured differences", figures, file=options.json, rows=rows)
 
