@@ -18,13 +18,13 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
+from adjoin.runtime import results
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.run import RunState, closing_body
-from adjoin.runtime.segment import return_annotation
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
@@ -265,8 +265,8 @@ class Run:
     def _collect(self, values: Mapping[str, Any]) -> None:
         try:
             for stage, encoded in values.items():
-                annotation = return_annotation(self.graph.stage(stage))
-                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
+                value = codec.decode(encoded)
+                self._outputs[stage] = results.restore(self.graph.stage(stage), value)
         except TransportError as error:
             self.tell(m.Stop(error))
         else:

@@ -7,8 +7,6 @@ collections, and how to pull values; tests hand in their own.
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +17,7 @@ import msgspec
 from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError
+from adjoin.runtime import results
 from adjoin.runtime.execution import Meter, Surroundings, Task, run_stage
 from adjoin.runtime.protocol import (
     Closed,
@@ -157,8 +156,7 @@ class SegmentRun:
         value = feed.value
         try:
             encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
-            annotation = return_annotation(self.graph.stage(feed.stage))
-            decoded = codec.restore(codec.decode(encoded), annotation)
+            decoded = results.restore(self.graph.stage(feed.stage), codec.decode(encoded))
         except AdjoinError:
             ref = value.id if isinstance(value, Ref) else ""
             self._tell(PullFailed(stage=feed.stage, ref=ref))
@@ -203,7 +201,7 @@ class SegmentRun:
                 task.report(stage.id, attempt, StageStarted(worker=self.world.name))
                 result = await run_stage(task, stage, self._scope, attempt, meter)
                 if self.graph.may_part(stage.id):
-                    codec.check(result, return_annotation(stage))
+                    results.check(stage, result)
             else:
                 result = None
             value = self._export(result) if stage.id in self._exports else None
@@ -252,18 +250,3 @@ class SegmentRun:
             return Encoded(encoded.header, tuple(bytes(part) for part in encoded.buffers))
         id = self._published.publish(encoded)
         return Ref(id=id, owner=self.world.address, nbytes=encoded.nbytes)
-
-
-def return_annotation(stage: Stage) -> Any:
-    """The annotation of a stage's result, to restore types of the user; None for built-ins."""
-    if stage.function.is_builtin or stage.function.call is None:
-        return None
-    return _returns(stage.function.call)
-
-
-@functools.lru_cache(maxsize=1024)
-def _returns(call: Callable[..., Any]) -> Any:
-    try:
-        return inspect.get_annotations(call, eval_str=True).get("return")
-    except (NameError, TypeError):
-        return None

@@ -13,6 +13,7 @@ import agreement
 import flows
 import pytest
 
+import adjoin
 from adjoin import Runtime, Settings
 
 pytestmark = pytest.mark.timeout(180)
@@ -100,3 +101,51 @@ def test_a_runtime_predicts_from_what_an_earlier_one_learned(tmp_path: Path) -> 
             runtime.run(flows.sleeps, seconds=0.3)
     with Runtime(settings=settings) as runtime:
         assert runtime.explain(flows.sleeps).plan.seconds > 0.2 > guessed
+
+
+@adjoin.workflow
+def spoken(text: str, loud: bool) -> Any:
+    said = flows.shout.options(when=loud)(text)
+    return {"report": flows.measure(said)}
+
+
+@pytest.mark.parametrize("loud", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_follows_a_skipped_stage_is_skipped_wherever_it_is(
+    runtime: Runtime, loud: bool, apart: bool
+) -> None:
+    names = [worker["name"] for worker in runtime.status()["workers"]]
+    places = {"said": names[0], "measure": names[apart]}
+    found = runtime.run(agreement.pin(spoken.graph, places, names), text="a", loud=loud)
+    assert found["report"] == (flows.Report("A", 1) if loud else None)
+
+
+@adjoin.workflow
+def measured(text: str) -> Any:
+    return {"report": flows.measure(text), "text": text}
+
+
+@adjoin.function
+def described(reports: list[Any], inner: dict[str, Any]) -> list[str]:
+    return [repr(report) for report in [*reports, inner["report"]]]
+
+
+@adjoin.workflow
+def described_apart(texts: list[str]) -> Any:
+    reports = flows.measure(adjoin.each(texts))
+    inner = measured(texts[0])
+    return {"said": described(reports, inner), "reports": reports, "inner": inner}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_users_types_are_the_same_in_fan_outs_and_nested_workflows(
+    runtime: Runtime, apart: bool
+) -> None:
+    names = [worker["name"] for worker in runtime.status()["workers"]]
+    places = {stage.id: names[0] for stage in described_apart.graph.stages}
+    graph = agreement.pin(described_apart.graph, places | {"described": names[apart]}, names)
+    found = runtime.run(graph, texts=["a", "bc"])
+    one, two = flows.Report("a", 1), flows.Report("bc", 2)
+    assert found["said"] == [repr(one), repr(two), repr(one)]
+    assert found["reports"] == [one, two]
+    assert found["inner"] == {"report": one, "text": "a"}
