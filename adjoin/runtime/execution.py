@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, ValuesView
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from adjoin.types import (
     ModelClient,
     ModelLoading,
     ModelReady,
+    Passage,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -38,6 +39,9 @@ from adjoin.types import (
     Usage,
     Used,
 )
+
+#: Types without arrays in them.
+_NO_ARRAYS = frozenset((str, int, float, bool, bytes, type(None), Passage))
 
 #: Takes a place, an attempt and what happened there.
 Report = Callable[[str, int, Body], None]
@@ -310,16 +314,15 @@ def _sealed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
     elif kind is dict:
-        _seal_all(value.values())
+        for item in value.values():
+            if type(item) not in _NO_ARRAYS:
+                _sealed(item)
     elif kind is list or kind is tuple:
-        _seal_all(value)
+        # a list of texts or numbers is one to its end
+        if value and type(value[0]) not in _NO_ARRAYS:
+            for item in value:
+                _sealed(item)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _seal_all(vars(value).values() if hasattr(value, "__dict__") else ())
+        for field in dataclasses.fields(value):
+            _sealed(getattr(value, field.name, None))
     return value
-
-
-def _seal_all(items: Collection[Any]) -> None:
-    # a list of texts or numbers is one to its end
-    if not isinstance(next(iter(items), None), str | int | float) or isinstance(items, ValuesView):
-        for item in items:
-            _sealed(item)

@@ -51,11 +51,13 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
         types.Reply,
     )
 }
+_OURS = frozenset(_STRUCTS.values())
 _BASES: tuple[type[Any], ...] = (int, float, str, list, dict)
 _SCALARS = (str, int, float, bool, type(None))
-_INTEGERS = range(-(2**63), 2**64)
+_AS_THEY_ARE = frozenset((str, float, bool, type(None), bytes, bytearray, memoryview))
+_LEAST, _MOST = -(2**63), 2**64 - 1
 #: Items of one container that a check looks at, evenly spread.
-_SAMPLED = 16
+_SAMPLED = 8
 
 
 class DeviceBuffer:
@@ -151,11 +153,13 @@ def check(value: Any, annotation: Any) -> None:
 
 
 def _check(value: Any, restored: bool, depth: int) -> None:
-    _check_depth(depth)
     kind = type(value)
-    if kind is int and value not in _INTEGERS:
-        raise TransportError("an integer of more than 64 bits cannot travel; use text")
-    if kind in _SCALARS:
+    if kind in _AS_THEY_ARE:
+        return
+    _check_depth(depth)
+    if kind is int:
+        if not _LEAST <= value <= _MOST:
+            raise TransportError("an integer of more than 64 bits cannot travel; use text")
         return
     parts: Iterable[Any] = ()
     if isinstance(value, dict):
@@ -166,18 +170,17 @@ def _check(value: Any, restored: bool, depth: int) -> None:
         parts = _sample(value)
     elif isinstance(value, np.ndarray | np.generic):
         _check_dtype(value.dtype)
-    elif kind in _STRUCTS.values():
+    elif kind in _OURS:
         parts = [getattr(value, name) for name in value.__struct_fields__]
-    elif kind.__module__.partition(".")[0] not in _ADAPTERS and not isinstance(
-        value, bytes | bytearray | memoryview
-    ):
+    elif kind.__module__.partition(".")[0] not in _ADAPTERS:
         plain = _plain(value)
         if type(plain) is dict or isinstance(value, enum.Enum | tuple):
             parts = _parts_of_user(value, plain, restored)
         else:
             parts = [plain]
     for part in parts:
-        _check(part, restored, depth + 1)
+        if type(part) not in _AS_THEY_ARE:
+            _check(part, restored, depth + 1)
 
 
 def _parts_of_user(value: Any, plain: Any, restored: bool) -> Iterable[Any]:
@@ -190,7 +193,7 @@ def _parts_of_user(value: Any, plain: Any, restored: bool) -> Iterable[Any]:
 
 
 def _sample(items: Sequence[Any]) -> Sequence[Any]:
-    return items[:: max(1, len(items) // _SAMPLED)]
+    return items if len(items) <= _SAMPLED else items[:: len(items) // _SAMPLED]
 
 
 def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
