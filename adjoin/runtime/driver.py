@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -30,8 +31,9 @@ from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, RunCompleted, RunStarted, Usage
+from adjoin.types import Event, RunCompleted, RunStarted, StageWarning, Usage
 
+_log = logging.getLogger(__name__)
 _KEPT_PLANS = 256
 #: Seconds between two runs of a workflow from which costs are learned.
 _LEARN_EVERY_S = 0.1
@@ -247,7 +249,8 @@ class Run:
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
         segment = self._segments[command.segment]
-        segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
+        readers = list(command.readers)
+        segment.send(p.Retry(stage=command.stage, attempt=command.attempt, readers=readers))
 
     async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
         here: dict[str, Encoded] = {}
@@ -256,7 +259,7 @@ class Run:
                 here[stage] = value
                 continue
             try:
-                here[stage] = await self.driver.cluster.pull(value)
+                here[stage] = await self.driver.cluster.pull(value, self.id)
             except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return
@@ -316,6 +319,8 @@ class Run:
             attempt=news.attempt,
             body=news.body,
         )
+        if isinstance(news.body, StageWarning) and not self.streaming:  # else its reader sees it
+            _log.warning("run %s, stage %r: %s", self.id, news.stage, news.body)
         self.events.append(event)
         self._news.set()
 

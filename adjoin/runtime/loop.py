@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from concurrent.futures import Future
@@ -69,6 +70,19 @@ class LoopThread:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
+
+
+class LastingLoop(LoopThread):
+    """One that several share, until the process ends."""
+
+    def stop(self) -> None:
+        """Others may use it."""
+
+
+@functools.cache
+def ucx_loop() -> LoopThread:
+    """Where this process speaks UCX: its library serves one event loop a process."""
+    return LastingLoop("adjoin-ucx")
 
 
 _END = object()

@@ -4,8 +4,7 @@ A value becomes a msgpack header and raw buffers. Arrays and long byte strings g
 uncopied; everything else is in the header, so that decoding needs no type from the sender and gives
 back what was encoded: a tuple stays a tuple, a :class:`~adjoin.types.Passage` a passage. Types of
 the user (dataclasses, structures, pydantic models, named tuples, enumerations) travel as plain data
-and are restored with the producing function's annotation (:func:`restore`). What would not arrive
-as it is, is refused wherever it goes (:func:`check`).
+and are restored with the producing function's annotation (:func:`restore`).
 
 Arrow tables travel in Arrow's own format, torch tensors as arrays with a mark; their libraries are
 imported only where a value of theirs is.
@@ -18,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -51,13 +49,8 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
         types.Reply,
     )
 }
-_OURS = frozenset(_STRUCTS.values())
 _BASES: tuple[type[Any], ...] = (int, float, str, list, dict)
 _SCALARS = (str, int, float, bool, type(None))
-_AS_THEY_ARE = frozenset((str, float, bool, type(None), bytes, bytearray, memoryview))
-_LEAST, _MOST = -(2**63), 2**64 - 1
-#: Items of one container that a check looks at, evenly spread.
-_SAMPLED = 8
 
 
 class DeviceBuffer:
@@ -138,67 +131,10 @@ def restore(value: Any, annotation: Any) -> Any:
         return value
 
 
-def check(value: Any, annotation: Any) -> None:
-    """Refuse what would be another value where it arrives, whether or not it has to go anywhere.
-
-    Of long containers some items are looked at, evenly spread, so that this takes microseconds.
-
-    Args:
-        annotation: of the function that made it; restores types of the user.
-
-    Raises:
-        TransportError: the value, or something in it, cannot travel, or would come as plain data.
-    """
-    _check(value, annotation is not None and _has_user_type(annotation), 0)
-
-
-def _check(value: Any, restored: bool, depth: int) -> None:
-    kind = type(value)
-    if kind in _AS_THEY_ARE:
-        return
-    _check_depth(depth)
-    if kind is int:
-        if not _LEAST <= value <= _MOST:
-            raise TransportError("an integer of more than 64 bits cannot travel; use text")
-        return
-    parts: Iterable[Any] = ()
-    if isinstance(value, dict):
-        for key in _sample(list(value)):
-            _key(key)
-        parts = _sample(list(value.values()))
-    elif kind is list or kind is tuple:
-        parts = _sample(value)
-    elif isinstance(value, np.ndarray | np.generic):
-        _check_dtype(value.dtype)
-    elif kind in _OURS:
-        parts = [getattr(value, name) for name in value.__struct_fields__]
-    elif kind.__module__.partition(".")[0] not in _ADAPTERS:
-        plain = _plain(value)
-        if type(plain) is dict or isinstance(value, enum.Enum | tuple):
-            parts = _parts_of_user(value, plain, restored)
-        else:
-            parts = [plain]
-    for part in parts:
-        if type(part) not in _AS_THEY_ARE:
-            _check(part, restored, depth + 1)
-
-
-def _parts_of_user(value: Any, plain: Any, restored: bool) -> Iterable[Any]:
-    if not restored:
-        raise TransportError(
-            f"a value of type {_named(value)} would come to a stage elsewhere as plain data",
-            hint="annotate what the function returns with its type",
-        )
-    return plain.values() if isinstance(plain, dict) else [plain]
-
-
-def _sample(items: Sequence[Any]) -> Sequence[Any]:
-    return items if len(items) <= _SAMPLED else items[:: len(items) // _SAMPLED]
-
-
 def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
     """The msgpack form of a value, its arrays moved to ``buffers``."""
-    _check_depth(depth)
+    if depth > _MAX_DEPTH:
+        raise TransportError(f"a value is nested more than {_MAX_DEPTH} levels deep")
     kind = type(value)
     if kind in _SCALARS:
         return value
@@ -206,7 +142,7 @@ def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
         return [_flatten(item, buffers, depth + 1) for item in value]
     if kind is dict:
         return {_key(key): _flatten(item, buffers, depth + 1) for key, item in value.items()}
-    if kind is tuple:
+    if isinstance(value, tuple):
         return _extension(_TUPLE, [_flatten(item, buffers, depth + 1) for item in value])
     if isinstance(value, np.ndarray):
         return _flatten_array(value, buffers)
@@ -243,28 +179,14 @@ def _plain(value: Any) -> Any:
         return value.model_dump()
     if isinstance(value, enum.Enum):
         return value.value
-    if _is_named_tuple(type(value)):
-        return tuple(value)
     for base in _BASES:
         if isinstance(value, base):
             return base(value)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TransportError(
-        f"a value of type {_named(value)} cannot travel between stages",
+        f"a value of type {kind} cannot travel between stages",
         hint="return text, numbers, lists, dictionaries, dataclasses, msgspec structures or arrays",
     )
-
-
-def _named(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _is_named_tuple(kind: type) -> bool:
-    return issubclass(kind, tuple) and hasattr(kind, "_fields")
-
-
-def _check_depth(depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise TransportError(f"a value is nested more than {_MAX_DEPTH} levels deep")
 
 
 def _key(key: Any) -> str | int:
@@ -274,15 +196,11 @@ def _key(key: Any) -> str | int:
 
 
 def _flatten_array(array: np.ndarray[Any, Any], buffers: list[Any]) -> msgspec.msgpack.Ext:
-    _check_dtype(array.dtype)
+    if array.dtype.kind not in PLAIN_DTYPES:
+        raise TransportError(f"an array of dtype {array.dtype} cannot travel; use numbers or text")
     contiguous = np.ascontiguousarray(array)
     buffers.append(contiguous.reshape(-1).view(np.uint8).data)
     return _extension(_ARRAY, [array.dtype.str, list(array.shape), len(buffers) - 1])
-
-
-def _check_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in PLAIN_DTYPES:
-        raise TransportError(f"an array of dtype {dtype} cannot travel; use numbers or text")
 
 
 def _flatten_bytes(value: bytes | bytearray | memoryview, buffers: list[Any]) -> Any:
@@ -362,7 +280,7 @@ def _has_user_type(annotation: Any) -> bool:
         return False
     return (
         issubclass(annotation, msgspec.Struct | enum.Enum)
-        or _is_named_tuple(annotation)
         or dataclasses.is_dataclass(annotation)
         or hasattr(annotation, "model_validate")
+        or (issubclass(annotation, tuple) and hasattr(annotation, "_fields"))
     )

@@ -291,3 +291,19 @@ def test_contradictions_across_stages_are_refused() -> None:
     graph = build("g", inputs=pair().inputs, stages=stages, outputs={"out": Reference("c")})
     with pytest.raises(PlanError, match="colocate and avoid"):
         place(graph, workers(3))
+
+
+def test_what_a_stage_that_is_over_kept_together_stays_together() -> None:
+    policy = Policy()
+    stages = [
+        Stage("a", one, {"x": Reference("inputs", ("n",))}, policy),
+        *(
+            Stage(id, one, {"x": Reference("a")}, policy.demanding(colocate="a", avoid=avoided))
+            for id, avoided in (("b", "w0"), ("c", ("w1", "w2")))
+        ),
+    ]
+    outputs = {"b": Reference("b"), "c": Reference("c")}
+    graph = build("g", inputs=pair().inputs, stages=stages, outputs=outputs)
+    for again in (frozenset("abc"), frozenset("bc")):
+        with pytest.raises(PlanError, match="no worker is left"):
+            place(graph, workers(3), again)
