@@ -36,7 +36,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ADJOIN_", frozen=True, extra="forbid")
 
-    home: Path = Field(default_factory=_default_home, description="models and collections")
+    home: Path = Field(
+        default_factory=_default_home,
+        description="models, collections, and what was learned about costs",
+    )
     allowed_modules: tuple[str, ...] = Field(
         default=(), description="modules that `py:` references may name"
     )

@@ -23,7 +23,7 @@ from distributed import Worker, WorkerPlugin
 from distributed.comm import Comm
 from distributed.core import Status
 
-from adjoin.dag import Graph
+from adjoin.dag import Graph, ModelSpec
 from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
@@ -134,13 +134,18 @@ class Agent:
     # -- the world of a segment --
 
     def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        spec = spec_of(name, graph)
+        return LinkedModel(self, name, spec_of(name, graph), observe)
+
+    async def hosted(
+        self, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+    ) -> ModelClient:
+        """A model of the host; whoever watches this agent hears when it is loaded."""
 
         def watch(body: Body) -> None:
             self._notice(spec.source, body)
             observe(body)
 
-        return LinkedModel(self, name, spec, watch)
+        return (await self.link()).model(name, spec, observe=watch)
 
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
@@ -326,7 +331,7 @@ class Agent:
             if not request.text.strip():
                 raise InputError("an empty text cannot be searched for")
             embedding = (await self.shelf.collection(request.collection)).embedding
-            model = (await self.link()).model(embedding, spec_of(embedding), observe=_unobserved)
+            model = await self.hosted(embedding, spec_of(embedding), _unobserved)
             vector = (await model.embed([request.text]))[0]
         return await self.search(request.collection, vector, request.k)
 

@@ -19,12 +19,12 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
+from adjoin.runtime import results
 from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
-from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
-from adjoin.runtime.results import return_annotation
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
@@ -45,7 +45,7 @@ class Driver:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster = cluster
         self.settings = settings
-        self.costs = Costs()
+        self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
         self._runs: set[Run] = set()
@@ -123,6 +123,8 @@ class Driver:
         for run in list(self._runs):
             run.cancel("the runtime is closing")
         await asyncio.gather(*(run.finished() for run in list(self._runs)))
+        if self.costs is not self._known:
+            write_costs(self.settings.home, self.costs)
 
 
 class Run:
@@ -266,8 +268,8 @@ class Run:
     def _collect(self, values: Mapping[str, Any]) -> None:
         try:
             for stage, encoded in values.items():
-                annotation = return_annotation(self.graph.stage(stage))
-                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
+                value = codec.decode(encoded)
+                self._outputs[stage] = results.restore(self.graph.stage(stage), value)
         except TransportError as error:
             self.tell(m.Stop(error))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import inspect
 import math
 import time
@@ -33,6 +34,7 @@ from adjoin.types import (
     ModelClient,
     ModelLoading,
     ModelReady,
+    Passage,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -41,6 +43,9 @@ from adjoin.types import (
     Usage,
     Used,
 )
+
+#: Types without arrays in them.
+_NO_ARRAYS = frozenset((str, int, float, bool, bytes, type(None), Passage))
 
 #: Takes a place, an attempt and what happened there.
 Report = Callable[[str, int, Body], None]
@@ -392,6 +397,19 @@ def let_go(task: asyncio.Task[Any]) -> None:
 
 def sealed(value: Any) -> Any:
     """Arrays that several stages will share must not be changed by one of them."""
+    kind = type(value)
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
+    elif kind is dict:
+        for item in value.values():
+            if type(item) not in _NO_ARRAYS:
+                sealed(item)
+    elif kind is list or kind is tuple:
+        # a list of texts or numbers is one to its end
+        if value and type(value[0]) not in _NO_ARRAYS:
+            for item in value:
+                sealed(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            sealed(getattr(value, field.name, None))
     return value

@@ -16,6 +16,7 @@ from adjoin.runtime.driver import Driver, Run
 from adjoin.runtime.explain import Explanation
 from adjoin.runtime.loop import LoopThread, ucx_loop
 from adjoin.runtime.policies.links import Link
+from adjoin.runtime.policies.placement import weigh
 from adjoin.runtime.probe import measure_links
 from adjoin.settings import PROTOCOLS, Settings
 from adjoin.transport.ucx import is_ucx
@@ -256,8 +257,10 @@ class Runtime:
 
     async def _explain(self, workflow: Workflow | Graph) -> Explanation:
         graph = graph_of(workflow)
-        plan = await self._driver.plan(graph)
-        return Explanation(graph, plan, self._driver.cluster.topology, self._driver.costs)
+        placement = (await self._driver.plan(graph)).placement
+        topology, costs = self._driver.cluster.topology, self._driver.costs
+        # more may have been learned since the plan was made
+        return Explanation(graph, weigh(graph, topology, placement, costs), topology, costs)
 
     async def _status(self) -> dict[str, Any]:
         topology = await self._driver.cluster.ready()

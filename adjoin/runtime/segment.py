@@ -36,7 +36,7 @@ from adjoin.runtime.protocol import (
     Taken,
     Value,
 )
-from adjoin.runtime.results import return_annotation
+from adjoin.runtime.results import restore
 from adjoin.runtime.sizes import nbytes_of
 from adjoin.runtime.streams import Streams
 from adjoin.transport import codec
@@ -220,8 +220,7 @@ class SegmentRun:
                 decoded = self.world.kept(value, self.run)
             else:
                 encoded = await self._pull(feed.stage, value) if isinstance(value, Ref) else value
-                annotation = return_annotation(self.graph.stage(feed.stage))
-                decoded = codec.restore(codec.decode(encoded), annotation)
+                decoded = restore(self.graph.stage(feed.stage), codec.decode(encoded))
         except AdjoinError:
             ref = value.id if isinstance(value, Ref) else ""
             self._tell(PullFailed(stage=feed.stage, ref=ref))

@@ -139,6 +139,22 @@ def die(text: str) -> str:
     return text
 
 
+@adjoin.function
+def arrays(n: int) -> dict[str, Any]:
+    return {"values": [np.ones(n, dtype=np.float32)]}
+
+
+@adjoin.function
+def overwrite(values: dict[str, Any]) -> float:
+    values["values"][0][0] = 2.0
+    return 0.0
+
+
+@adjoin.workflow
+def overwrites(n: int) -> Any:
+    return overwrite(arrays(n))
+
+
 @adjoin.workflow
 def chain(text: str) -> Any:
     loud = shout(text)

@@ -54,6 +54,11 @@ def test_a_stage_cannot_change_what_others_see(runtime: Runtime) -> None:
         runtime.run(flows.scribbles, n=3)
 
 
+def test_nor_what_lies_in_a_container(runtime: Runtime) -> None:
+    with pytest.raises(StageError, match="read-only"):
+        runtime.run(flows.overwrites, n=3)
+
+
 def test_a_function_that_raises_names_stage_and_cause(runtime: Runtime) -> None:
     with pytest.raises(StageError, match="stage 'fail': ValueError: cannot take this") as caught:
         runtime.run(flows.failing, text="this")
