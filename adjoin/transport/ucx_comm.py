@@ -75,7 +75,11 @@ class _Listener(UCXXListener):  # type: ignore[misc]  # not typed
         _keep_running()
         # UCX listens on all addresses whatever address it is given, and Dask unpickles what comes.
         if self.ip.startswith("127.") or self.ip in ("localhost", "::1"):
-            keep_to_loopback(self.port)
+            try:
+                keep_to_loopback(self.port)
+            except BaseException:
+                self.stop()
+                raise
 
 
 class _Backend(UCXXBackend):  # type: ignore[misc]  # not typed
@@ -90,9 +94,9 @@ class _Backend(UCXXBackend):  # type: ignore[misc]  # not typed
 def _keep_running() -> None:
     """Keep UCX's threads until this process ends.
 
-    They would stop with the last connection and start with the next one: stopping holds the event
-    loop for up to a second, and has crashed the process. One of them is no daemon, so it has to be
-    stopped before the interpreter waits for it, which is earlier than ``atexit``.
+    They would stop with the last connection and start with the next one, and stopping holds the
+    event loop for up to a second. One of them is no daemon, so it has to be stopped before the
+    interpreter waits for it, which is earlier than ``atexit``.
     """
     held = _register_dask_resource()
     threading._register_atexit(_deregister_dask_resource, held)  # type: ignore[attr-defined]
@@ -102,5 +106,6 @@ def _keep_running() -> None:
 def _as_closed() -> Iterator[None]:
     try:
         yield
+    # An endpoint that was given up meanwhile is None, in a comm or below it.
     except (ucxx.exceptions.UCXError, AttributeError) as error:
         raise CommClosedError(f"{type(error).__name__}: {error}") from error
