@@ -56,7 +56,7 @@ format: $(READY)
 peers:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -qq --progress-bar off --disable-pip-version-check \
-	    'ray[serve]' haystack-ai langgraph numpy
+	    'ray[serve]' litserve haystack-ai langgraph numpy
 
 clean:
 	rm -rf .venv .venv-peers .venv-ucx build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
