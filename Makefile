@@ -36,7 +36,7 @@ test: $(READY)
 # Its package takes a version of Dask of its own. Without an engine: the tests use the fake one.
 test-ucx: .venv-ucx/.installed
 	.venv-ucx/bin/pytest -m ucx tests/integration/test_ucx.py
-	.venv-ucx/bin/pytest tests/contract tests/integration tests/transport tests/runtime
+	.venv-ucx/bin/pytest tests/contract tests/integration tests/transport
 
 .venv-ucx/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-ucx

@@ -190,14 +190,14 @@ def stale_sockets(runtime: adjoin.Runtime) -> int:
     return len(sockets) - len(workers(runtime))
 
 
-def slabs_in_processes() -> int:
-    """Descriptors of our shared memory in all processes of this user."""
+def slab_descriptors(pids: set[int]) -> int:
+    """Descriptors of our shared memory in those of the processes that are still there."""
     count = 0
-    for process in psutil.process_iter():
+    for pid in pids:
         try:
-            fds = list(Path(f"/proc/{process.pid}/fd").iterdir())
+            fds = list(Path(f"/proc/{pid}/fd").iterdir())
             count += sum(fd.readlink().name.startswith("memfd:adjoin") for fd in fds)
-        except OSError:  # another user's, or gone meanwhile
+        except OSError:  # it is gone, or the descriptor is
             continue
     return count
 
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     runs = 500 if options.quick else options.runs
-    before, began = slabs_in_processes(), time.perf_counter()
+    began = time.perf_counter()
     taken: dict[str, list[tuple[int, float]]] = {}
     with adjoin.Runtime(settings=adjoin.Settings.load(workers=len(_NAMES))) as runtime:
         pids = processes(runtime)
@@ -226,7 +226,9 @@ def main() -> None:
             raise ValueError("a process that should have lived through all runs was replaced")
         figures = {"runs": runs, **soak.counts, **left(runtime)}
         figures["sockets_left"] = stale_sockets(runtime)
-    figures["slab_descriptors_left"] = slabs_in_processes() - before
+        all_pids = {child.pid for child in psutil.Process().children(recursive=True)}
+        all_pids |= {*pids.values(), *workers(runtime).values()}
+    figures["slab_descriptors_left"] = slab_descriptors(all_pids)
     figures |= {f"{key}_per_run": round(slope(found), 4) for key, found in taken.items()}
     figures["seconds"] = round(time.perf_counter() - began, 1)
     report("soak_shm", figures, file=options.json)

@@ -155,6 +155,17 @@ class Cluster:
             ) from None
         return self.topology
 
+    async def complete(self) -> Topology:
+        """The topology once all workers that the scheduler knows have an agent, or time is up."""
+        await self.ready()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.worker_wait_s):
+                known = (await self._client.scheduler.identity())["workers"]
+                while len(self.topology.workers) < len(known):
+                    self._changed.clear()
+                    await self._changed.wait()
+        return self.topology
+
     async def open(self, worker: str, operation: str, message: p.Message) -> Channel:
         """Start a conversation with a worker's agent."""
         found = self.topology.worker(worker)

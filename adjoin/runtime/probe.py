@@ -98,7 +98,7 @@ async def measure_links(cluster: Cluster) -> list[Link]:
     Raises:
         NotFound: there are no two workers.
     """
-    topology = await cluster.ready()
+    topology = await cluster.complete()
     found = []
     for one, other in pairs(topology):
         request = p.Probe(peer=one.address, sizes=SIZES, repeats=REPEATS)

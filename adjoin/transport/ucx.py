@@ -25,8 +25,8 @@ _ALWAYS = {
     # Its warnings would go to standard output, among a program's results.
     "UCX_LOG_FILE": "stderr",
     "UCX_WARN_UNUSED_ENV_VARS": "n",
-    # It warns of itself at each start.
-    "UCXX_LOG_LEVEL": "error",
+    # It warns of itself at each start, and of each lost connection, which is an error already.
+    "UCXX_LOG_LEVEL": "fatal",
     # Without these, each connection that waits for a message polls, and a process with nothing to
     # do takes a whole core. A thread waits for UCX's events, and wakes Python's futures.
     "UCXPY_PROGRESS_MODE": "thread",

@@ -32,21 +32,24 @@ def test_what_a_link_is_worth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tcp", "ucx", "better"),
+    ("tcp", "ucx", "better", "why"),
     [
-        ((0.4, 30), (1.6, 60), "tcp"),
-        ((0.4, 30), (0.2, 10), "ucx"),
-        ((0.4, 30), (0.39, 10), "ucx"),  # equal for small ones, faster for large ones
-        ((0.4, 30), (0.2, 29), "ucx"),
-        ((0.4, 30), (0.39, 29), "tcp"),  # noise
-        ((0.4, 30), (0.4, 30), "tcp"),
+        ((0.4, 30), (1.6, 60), "tcp", "it is faster"),
+        ((0.4, 30), (0.2, 10), "ucx", "it is faster"),
+        ((0.4, 30), (0.39, 10), "ucx", "it is faster"),  # equal for small ones
+        ((0.39, 30), (0.4, 10), "ucx", "it is faster"),
+        ((0.4, 30), (0.2, 29), "ucx", "it is faster"),
+        ((0.4, 30), (0.39, 29), "tcp", "they are equal"),  # noise
+        ((0.4, 30), (0.4, 30), "tcp", "they are equal"),
     ],
 )
 def test_the_faster_one_is_better(
-    tcp: tuple[float, float], ucx: tuple[float, float], better: str
+    tcp: tuple[float, float], ucx: tuple[float, float], better: str, why: str
 ) -> None:
-    advice = advise([link("ucx", *ucx), link("tcp", *tcp)])
+    shared = [link(name, 0.3, 20, channel="shm") for name in ("tcp", "ucx")]
+    advice = advise([link("ucx", *ucx), link("tcp", *tcp), *shared])
     assert advice.protocol == better
+    assert advice.why.startswith(f"{why}: ")
     assert f"{tcp[1]:.2f} ms over tcp, {ucx[1]:.2f} ms over ucx" in advice.why
 
 
