@@ -23,7 +23,7 @@ def restore(stage: Stage, value: Any) -> Any:
     Raises:
         TransportError: it does not fit what the function says that it returns.
     """
-    if value is None or stage.each is None:
+    if stage.each is None or not isinstance(value, list):
         return _restored(stage, value)
     collects = stage.each.on_error == "collect"
     return [_element(stage, item, collects=collects) for item in value]
@@ -46,7 +46,8 @@ def _restored(stage: Stage, value: Any) -> Any:
         return codec.restore(value, return_annotation(stage))
     named = {"output": value} if graph.bare else dict(value)
     for name, inner in _outputs(graph):
-        named[name] = restore(inner, named[name])
+        if name in named:  # not so in the error of an element
+            named[name] = restore(inner, named[name])
     return named["output"] if graph.bare else named
 
 
