@@ -1,4 +1,4 @@
-"""A client that puts load on a server over HTTP and says how it fared: the same for us and peers."""
+"""A client that puts load on a server over HTTP and says how it fared; the same for everyone."""
 
 from __future__ import annotations
 

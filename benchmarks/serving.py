@@ -4,7 +4,8 @@ A workflow of four stages that do nothing: median milliseconds of one request af
 requests a second of 32 clients, beside Ray Serve and LitServe. And streamed chats with one model,
 at 1, 8 and 16 streams: tokens a second and median time to the first token, beside vLLM's own
 server as it starts by default, and with its threads bound to all cores as its documentation
-advises for CPUs. Servers run one after another, each alone with the client on the machine, in one run.
+advises for CPUs. Servers run one after another in one run, each alone with the client on the
+machine.
 
     python -m benchmarks.serving [--peers .venv-peers/bin/python] [--json FILE] [--quick]
 

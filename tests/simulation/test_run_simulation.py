@@ -12,6 +12,7 @@ from adjoin.runtime import moves as m
 from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
 
 SEEDS = range(1000)
+FEWER = range(400)  # plans of two kinds of stages take longer to find
 CALM = Chance()
 STORM = Chance(
     crashes=2, function_fails=0.03, engine_fails=0.05, duplicate=0.3, large=0.5, cancel=0.1
@@ -58,7 +59,7 @@ def test_storms_end_once_with_everything_closed(streaming: bool) -> None:
 
 
 def test_streams_do_not_change_what_runs_return() -> None:
-    for seed in SEEDS:
+    for seed in FEWER:
         world = World(seed, Chance(streams=0.7))
         end = world.run()
         expected = oracle(world.graph)
@@ -69,7 +70,7 @@ def test_streams_do_not_change_what_runs_return() -> None:
 
 def test_what_reads_a_stream_that_was_lost_begins_again() -> None:
     broken = 0
-    for seed in SEEDS:
+    for seed in FEWER:
         world = World(seed, Chance(crashes=2, duplicate=0.3, large=0.5, streams=0.7))
         end = world.run()
         expected = oracle(world.graph)
@@ -77,12 +78,12 @@ def test_what_reads_a_stream_that_was_lost_begins_again() -> None:
         assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
         assert end.usage.generated == len(expected)
         broken += world.broken
-    assert broken > 100, "too few streams broke to show anything"
+    assert broken > 40, "too few streams broke to show anything"
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_storms_over_streams_end_once_with_everything_closed(streaming: bool) -> None:
-    for seed in SEEDS:
+    for seed in FEWER:
         world = World(
             seed, dataclasses.replace(STORM, streams=0.7), attempts=2, streaming=streaming
         )
