@@ -29,7 +29,7 @@ from adjoin.functions.ingest import (
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode, unwrap
 from adjoin.runtime.driver import Driver
-from adjoin.runtime.loop import LoopThread
+from adjoin.runtime.loop import Loop
 from adjoin.runtime.policies.topology import owner_of
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
@@ -60,7 +60,7 @@ class CollectionHandle:
     Methods that begin with ``a`` are the asynchronous forms of those that do not.
     """
 
-    def __init__(self, name: str, embedding: str | None, driver: Driver, loop: LoopThread) -> None:
+    def __init__(self, name: str, embedding: str | None, driver: Driver, loop: Loop) -> None:
         self.name = check_name(name)
         self._embedding = embedding
         self._driver = driver
