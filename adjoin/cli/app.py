@@ -9,6 +9,7 @@ import typer
 from adjoin.cli import collections, evaluate, models, run, workflows
 from adjoin.cli.doctor import doctor
 from adjoin.cli.exits import EXIT_CODES
+from adjoin.cli.serve import serve
 
 # The \b keeps the lines as they are.
 _EPILOG = "\b\nExit codes:\n" + "\n".join(
@@ -45,6 +46,7 @@ def _root(
 
 app.command("run")(run.run)
 app.command("eval")(evaluate.evaluate)
+app.command("serve")(serve)
 app.command("validate")(workflows.validate)
 app.command("graph")(workflows.graph)
 app.command("explain")(workflows.explain)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,10 @@ class Run:
     def ended(self) -> bool:
         """Whether the run has ended and freed what it held; no event follows."""
         return self._task.done()
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called, on the loop, as soon as the run has ended and freed what it held."""
+        self._task.add_done_callback(lambda _: call())
 
     async def changed(self, position: int) -> None:
         """Wait until there is an event at ``position``, or no more will come."""
