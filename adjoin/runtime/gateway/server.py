@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adjoin.errors import InputError
@@ -128,6 +129,27 @@ class GracefulServer(uvicorn.Server):
         self.should_exit = True
 
 
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn with the bounds of the settings."""
+    bounds = {
+        "header_timeout_s": settings.header_timeout_s,
+        "send_timeout_s": settings.send_timeout_s,
+    }
+    protocol: Any = type("Protocol", (BoundedProtocol,), bounds)
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+
+
 def serve(
     settings: Settings,
     sockets: Sequence[socket.socket],
@@ -145,26 +167,7 @@ def serve(
     app = create_app(settings, files=files, cluster=cluster, dev=dev)
     service = app.state.service
     service.on_started = started
-    protocol: Any = type(
-        "Protocol",
-        (BoundedProtocol,),
-        {
-            "header_timeout_s": settings.header_timeout_s,
-            "send_timeout_s": settings.send_timeout_s,
-        },
-    )
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=protocol,
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.max_connections,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-    )
+    config = uvicorn_config(app, settings)
     server = GracefulServer(config, leaving=service.leave)
     try:
         server.run(sockets=list(sockets))
