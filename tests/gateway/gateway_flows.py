@@ -32,5 +32,5 @@ async def wait_for(path: str) -> str:
         while not Path(path).exists():
             await asyncio.sleep(0.01)
     finally:
-        mark.unlink()
+        mark.unlink(missing_ok=True)
     return path

@@ -41,3 +41,12 @@ spec:
     answer: {uses: generate, with: {prompt: "${inputs.question}", model: slow, max_tokens: 8000}}
   outputs: {answer: "${answer}"}
 """
+FROM_FILE = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: from_file}
+spec:
+  stages:
+    only: {uses: prompt, with: {template: {file: secret.md}}}
+  outputs: {prompt: "${only}"}
+"""

@@ -59,6 +59,7 @@ class RunRecord:
         self.run = run
         self.state = "running"
         self._begun.set()
+        run.done.add_done_callback(lambda _: self._finish(run.events))
         if self._cancelled:
             run.cancel(self._cancelled)
 
@@ -66,12 +67,6 @@ class RunRecord:
         """It ended before it started."""
         body = closing_body(error)
         self._finish([Event(run=self.id, seq=0, at=time.time() - self.created, body=body)])
-
-    def finished(self) -> None:
-        """Its run has ended and freed what it held."""
-        if self.run is not None:
-            self._finish(self.run.events)
-        self.run = None
 
     def cancel(self, reason: str) -> None:
         """End it, wherever it is."""
@@ -93,7 +88,7 @@ class RunRecord:
         else:
             run = self.run
             await asyncio.wait([run.done])
-            body = run.events[-1].body
+            body = run.events[-1].body  # as it is: what was kept went through JSON
         if isinstance(body, RunCompleted):
             return body
         raise self._error(body)
@@ -170,4 +165,5 @@ class RunRecord:
             used = (event.body.usage for event in events if isinstance(event.body, Used))
             self.usage = sum(used, start=Usage())
             self.state = "cancelled" if isinstance(last.body, RunCancelled) else "failed"
+        self.run = None
         self._begun.set()

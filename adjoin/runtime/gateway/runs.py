@@ -134,7 +134,6 @@ class Runs:
         self._leave(record)
 
     def _end(self, record: RunRecord, turn: asyncio.Future[None]) -> None:
-        record.finished()
         mean = record.seconds if record.state == "succeeded" else None
         record.deployment.gate.leave(turn, mean)
         self._leave(record)
