@@ -35,9 +35,7 @@ def test_one_that_leaves_a_plain_post(served: Any, client: httpx2.Client, tmp_pa
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
-def test_a_generation_ends_with_its_reader(
-    served: Any, client: httpx2.Client, accept: str
-) -> None:
+def test_a_generation_ends_with_its_reader(served: Any, client: httpx2.Client, accept: str) -> None:
     client.put(f"{API}/endless", content=ENDLESS)
     body = b'{"question": "why"}'
     head = (

@@ -1,27 +1,28 @@
-"""A client that leaves while it waits for its answer: nothing else tells a plain POST."""
+"""A client that leaves while it waits for its answer: nothing else tells a plain request."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from adjoin.errors import Cancelled
-from adjoin.runtime.gateway.records import RunRecord
-from adjoin.types import RunCompleted
 
 _T = TypeVar("_T")
 
 
-async def outcome(request: Request, record: RunRecord) -> RunCompleted:
-    """What the run returns, unless the client leaves, which cancels it. The body has been read.
+async def unless_left(
+    request: Request, work: Coroutine[Any, Any, _T], left: Callable[[], None] = lambda: None
+) -> _T:
+    """What the work gives; when the client leaves before, the work is cancelled and ``left``
+    called. The request's body has been read.
 
     Raises:
-        Cancelled: it left; nobody reads the answer.
-        AdjoinError: what the run failed with.
+        Cancelled: the client left; nobody reads the answer.
     """
-    result = asyncio.ensure_future(record.outcome())
+    result = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -31,7 +32,7 @@ async def outcome(request: Request, record: RunRecord) -> RunCompleted:
     finally:
         gone.cancel()
         if not result.done():
-            record.cancel("the client left")
+            left()
             result.cancel()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from adjoin.errors import DeadlineExceeded, Overloaded
@@ -67,6 +70,19 @@ class Gate:
             self._waiting.popleft().set_result(None)
             load = self.load
             self.load = replace(load, running=load.running + 1, waiting=load.waiting - 1)
+
+
+@asynccontextmanager
+async def place(gate: Gate) -> AsyncIterator[None]:
+    """A place while something is done that is no run; raises :class:`Overloaded`."""
+    turn = gate.enter()
+    began = None
+    try:
+        await wait_turn(turn, None)
+        began = time.monotonic()
+        yield
+    finally:
+        gate.leave(turn, None if began is None else time.monotonic() - began)
 
 
 async def wait_turn(turn: asyncio.Future[None], patience: float | None) -> None:

@@ -12,6 +12,7 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError
 from adjoin.loading import load_graph, load_text
 from adjoin.runtime.gateway.deployments import Deployments
+from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
 from adjoin.runtime.gateway.ledger import Ledger
 from adjoin.runtime.gateway.metrics import Metrics
@@ -19,8 +20,12 @@ from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
 from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
 from adjoin.runtime.gateway.tenancy import check_models
+from adjoin.runtime.policies.admission import Limits
 from adjoin.runtime.runtime import Runtime
 from adjoin.settings import Settings
+
+_ADDITIONS = 2
+_WAITING_ADDITIONS = 32
 
 _log = logging.getLogger("adjoin.gateway")
 
@@ -39,6 +44,9 @@ class Service:
         self.deployments = Deployments(settings, self._saved)
         self.metrics = Metrics(self.deployments)
         self.ledger = Ledger()
+        self.searches = Gate(Limits(settings.serve_concurrency, settings.serve_queue))
+        #: Each may parse a document in a process of its own.
+        self.additions = Gate(Limits(_ADDITIONS, _WAITING_ADDITIONS))
         self.ready = False
         #: Set before the end, so that balancers and clients go elsewhere in time.
         self.leaving = False

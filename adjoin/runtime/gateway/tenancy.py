@@ -69,11 +69,15 @@ def check_models(graph: Graph, settings: Settings) -> None:
     Raises:
         DefinitionError: one is not allowed, and which.
     """
-    allowed = {*CATALOG, *settings.allowed_models}
     for name in sorted(graph.model_names()):
-        source = spec_of(name, graph).source
-        if source not in allowed and "*" not in allowed:
-            raise DefinitionError(
-                f"the model {source[:100]!r} is not allowed here",
-                hint=f"use {', '.join(sorted(allowed))}, or add it to allowed_models",
-            )
+        check_model(spec_of(name, graph).source, settings)
+
+
+def check_model(source: str, settings: Settings) -> None:
+    """As :func:`check_models`, of one model."""
+    allowed = {*CATALOG, *settings.allowed_models}
+    if source not in allowed and "*" not in allowed:
+        raise DefinitionError(
+            f"the model {source[:100]!r} is not allowed here",
+            hint=f"use {', '.join(sorted(allowed))}, or add it to allowed_models",
+        )

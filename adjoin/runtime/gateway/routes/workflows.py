@@ -12,7 +12,7 @@ from adjoin.dag import to_json_schema
 from adjoin.errors import InputError
 from adjoin.runtime.gateway.access import Deployer, Invoker
 from adjoin.runtime.gateway.bodies import answer, read_object
-from adjoin.runtime.gateway.departure import outcome
+from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import stream, wants_events
@@ -111,7 +111,9 @@ async def invoke(
     if "respond-async" in request.headers.get("prefer", "").lower():
         place = {"Location": f"/api/v1/runs/{record.id}", "Preference-Applied": "respond-async"}
         return answer(record.summary(), 202, headers | place)
-    ended = await outcome(request, record)
+    ended = await unless_left(
+        request, record.outcome(), left=lambda: record.cancel("the client left")
+    )
     body = {"run": record.id, "outputs": ended.outputs, "usage": ended.usage}
     return answer({**body, "seconds": ended.seconds}, headers=headers)
 

@@ -252,8 +252,7 @@ def test_a_tenant_has_so_many_runs_at_once(served: Any, tmp_path: Path) -> None:
             put(other, text("one"), "one")
             assert other.post(f"{API}/one/invoke", json={"text": "a"}).status_code == 200
         (tmp_path / "go").touch()
-        for place in places:
-            until(lambda place=place: client.get(place).json()["state"] == "succeeded")
+        until(lambda: {client.get(place).json()["state"] for place in places} == {"succeeded"})
 
 
 def test_runs_finish_on_the_version_they_began_with(client: httpx2.Client, tmp_path: Path) -> None:
