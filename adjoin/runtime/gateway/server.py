@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -166,7 +167,15 @@ def serve(
     """
     app = create_app(settings, files=files, cluster=cluster, dev=dev)
     service = app.state.service
-    service.on_started = started
+    log = logging.getLogger("uvicorn.error")
+    # What keeps the service from starting is raised here; uvicorn would print a traceback of it.
+    log.setLevel(logging.CRITICAL)
+
+    def ready() -> None:
+        log.setLevel(logging.WARNING)
+        started()
+
+    service.on_started = ready
     config = uvicorn_config(app, settings)
     server = GracefulServer(config, leaving=service.leave)
     try:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import httpx2
 import pytest
@@ -19,6 +20,7 @@ from adjoin.runtime.gateway.keys import SCOPES, KeyStore
 from adjoin.runtime.gateway.state import open_state
 
 HERE = Path(__file__).parent
+OPTIONS = ("--set", 'allowed_modules=["gateway_flows"]')
 INVOKE = "/api/v1/workflows/loaded/invoke"
 
 
@@ -36,11 +38,23 @@ class Process:
         assert line.startswith("serving at "), line
         self.url = line.split()[-1]
         # Whoever logs more than a pipe holds would wait for ever.
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self._log = threading.Thread(target=self.process.stderr.read)
+        self._log.start()
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(50)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.join(10)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 @pytest.fixture
@@ -56,11 +70,8 @@ def key(home: Path) -> str:
 
 @pytest.fixture
 def process(home: Path, key: str) -> Iterator[Process]:
-    made = Process(home, "--set", 'allowed_modules=["gateway_flows"]')
-    yield made
-    if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    with Process(home, *OPTIONS) as made:
+        yield made
 
 
 class Load:
@@ -141,15 +152,14 @@ def test_a_new_version_and_the_end_lose_no_request(
 
 def test_what_was_deployed_is_there_after_a_restart(home: Path, key: str) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    options = ("--set", 'allowed_modules=["gateway_flows"]')
-    first = Process(home, *options)
-    assert httpx2.put(
-        f"{first.url}/api/v1/workflows/loaded", content=text("loaded"), headers=headers
-    ).json()["changed"]
-    assert first.end() == 0
-    second = Process(home, *options)
-    answer = httpx2.post(f"{second.url}{INVOKE}", json={"text": "a"}, headers=headers, timeout=30)
-    assert second.end() == 0
+    with Process(home, *OPTIONS) as first:
+        place = f"{first.url}/api/v1/workflows/loaded"
+        assert httpx2.put(place, content=text("loaded"), headers=headers).json()["changed"]
+        assert first.end() == 0
+    with Process(home, *OPTIONS) as second:
+        place = f"{second.url}{INVOKE}"
+        answer = httpx2.post(place, json={"text": "a"}, headers=headers, timeout=30)
+        assert second.end() == 0
     assert answer.json()["outputs"] == {"result": "A"}
 
 
