@@ -149,7 +149,7 @@ class _View:
     """The run on the screen: activity on stderr until the first token, then the text on stdout."""
 
     def __init__(self, graph: Graph, *, silent: bool) -> None:
-        from adjoin.cli.report import last_generators
+        from adjoin.functions.answers import last_generators
 
         self._activity = Activity()
         self._answers = last_generators(graph)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from adjoin.dag import to_json_schema
 from adjoin.errors import InputError
+from adjoin.functions.answers import last_generators
 from adjoin.runtime.gateway.access import Deployer, Invoker
 from adjoin.runtime.gateway.bodies import answer, read_object
 from adjoin.runtime.gateway.departure import unless_left
@@ -56,10 +57,16 @@ async def deploy(request: Request, name: str, caller: Deployer) -> Response:
 
 @router.get("/{name}")
 async def get_workflow(request: Request, name: str, caller: Invoker) -> Response:
-    """A workflow with the JSON Schema of its inputs, and its canonical text."""
+    """A workflow with the JSON Schema of its inputs, the stages whose tokens are its answer, and
+    its canonical text."""
     found = service_of(request).deployments.find(caller.tenant, name)
     return answer(
-        {**_summary(found), "inputs": _inputs(found), "text": found.graph.to_yaml()},
+        {
+            **_summary(found),
+            "inputs": _inputs(found),
+            "answers": sorted(last_generators(found.graph)),
+            "text": found.graph.to_yaml(),
+        },
         headers={"ETag": f'"{found.graph.version}"'},
     )
 
