@@ -61,6 +61,8 @@ def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def served(gateway_settings: Settings) -> Iterator[Served]:
     app = create_app(gateway_settings)
     listening = socket.create_server(("127.0.0.1", 0))
+    # The kernel's own buffers hold megabytes for a client that does not read; here they need not.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     server = uvicorn.Server(uvicorn_config(app, gateway_settings))
     started = threading.Event()
     app.state.service.on_started = started.set

@@ -50,3 +50,5 @@ spec:
     only: {uses: prompt, with: {template: {file: secret.md}}}
   outputs: {prompt: "${only}"}
 """
+#: Tokens faster than a reader who does not read can be given them.
+FLOOD = ENDLESS.replace("endless", "flood").replace("interval_s: 0.01", "interval_s: 0.001")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
@@ -50,6 +51,7 @@ class Service:
         self.ready = False
         #: Set before the end, so that balancers and clients go elsewhere in time.
         self.leaving = False
+        self._end_at = 0.0
         #: What kept the service from starting: an ASGI server only says that something did.
         self.failure: AdjoinError | None = None
         self.on_started: Callable[[], None] = lambda: None
@@ -75,15 +77,18 @@ class Service:
         self.on_started()
 
     def leave(self) -> None:
-        """Say that the end is near; what comes until then is still answered."""
-        self.leaving = True
+        """Say that the end is near, from when on the time to drain counts; what comes until the
+        port is closed is still answered."""
+        if not self.leaving:
+            self.leaving = True
+            self._end_at = time.monotonic() + self.settings.drain_timeout_s
 
     async def stop(self) -> None:
         """Let the runs end, within the time there is for that; then end the cluster."""
         self.leave()
         self.ready = False
         if hasattr(self, "runs"):
-            await self.runs.drain(self.settings.drain_timeout_s)
+            await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
             await self.runtime.aclose()
         self._state.close()
 
