@@ -62,7 +62,7 @@ def create_app(
     app.state.service = service
     problems.install(app)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=problems.RESPONSES)
     check_routes(app)
     _guard(app, service, dev=dev)
     return app

@@ -66,6 +66,12 @@ def _check(value: Any) -> None:
     raise InputError(f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
+def schema_of(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON Schema of a flat structure, for the OpenAPI document."""
+    _, found = msgspec.json.schema_components([kind])
+    return dict(found[kind.__name__])
+
+
 def encode(value: Any) -> bytes:
     """JSON of what runs return: passages, vectors and events included."""
     return _encoder.encode(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -71,8 +72,11 @@ class Metrics:
 
         return counted
 
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+    def text(self, status: Mapping[str, Any]) -> bytes:
+        """Everything, with the engines of a cluster of this status."""
+        engines = CollectorRegistry()
+        engines.register(_Engines(status))
+        return generate_latest(self._registry) + generate_latest(engines)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
@@ -91,3 +95,27 @@ class _Gates(Collector):
             waiting.add_metric((each.tenant, each.name), each.gate.load.waiting)
         yield running
         yield waiting
+
+
+class _Engines(Collector):
+    """What the replicas' engines told their hosts."""
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        labels = ("host", "model", "replica")
+        running = GaugeMetricFamily("adjoin_engine_running", "Requests in it.", labels=labels)
+        queued = GaugeMetricFamily("adjoin_engine_queued", "Requests before it.", labels=labels)
+        memory = GaugeMetricFamily("adjoin_engine_bytes", "Resident memory.", labels=labels)
+        tokens = CounterMetricFamily("adjoin_engine_tokens", "Tokens.", labels=(*labels, "kind"))
+        for host, about in self._status.get("hosts", {}).items():
+            for each in about["replicas"]:
+                names = (host, each["model"], each["id"])
+                running.add_metric(names, each["running"] or 0)
+                queued.add_metric(names, each["queued"] or 0)
+                memory.add_metric(names, each["rss"] or 0)
+                for kind, count in each["totals"].items():
+                    if kind.endswith("_tokens"):
+                        tokens.add_metric((*names, kind.removesuffix("_tokens")), count)
+        yield from (running, queued, memory, tokens)

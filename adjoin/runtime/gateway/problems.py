@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from adjoin import errors as e
+from adjoin.runtime.gateway.bodies import schema_of
 from adjoin.runtime.policies.admission import retry_after
 
 MEDIA_TYPE = "application/problem+json"
@@ -152,6 +153,12 @@ def plain_problem(status: int, detail: str, hint: str = "", instance: str = "") 
         hint=hint,
         instance=instance,
     )
+
+
+#: What every route may answer, for the OpenAPI document.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem", "content": {MEDIA_TYPE: {"schema": schema_of(Problem)}}}
+}
 
 
 def install(app: FastAPI) -> None:

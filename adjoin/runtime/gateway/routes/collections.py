@@ -18,7 +18,7 @@ from starlette.responses import Response
 from adjoin.errors import InputError
 from adjoin.runtime.collection import CollectionHandle, new_passage
 from adjoin.runtime.gateway.access import Librarian, Principal
-from adjoin.runtime.gateway.bodies import answer, parse_json, read_object
+from adjoin.runtime.gateway.bodies import answer, parse_json, read_object, schema_of
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.gate import Gate, place
 from adjoin.runtime.gateway.service import service_of
@@ -33,19 +33,6 @@ _MAX_DOCUMENTS = 10_000
 _MAX_FILES = 16
 _LONGEST_NAME = 300
 _MAX_DIMENSION = 65_536
-_OBJECT = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
-_LINES = {"schema": {"type": "string"}}
-_DOCUMENTS = {
-    "requestBody": {
-        "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "application/jsonl": _LINES,
-        }
-    }
-}
-_FILE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "properties": {"file": {"type": "array", "items": _FILE}}}
-_FILES = {"requestBody": {"content": {"multipart/form-data": {"schema": _FORM}}}}
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +54,24 @@ class _Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     k: int = 4
 
 
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+
+
+_ITEMS = {"type": "array", "items": schema_of(_Document), "minItems": 1, "maxItems": _MAX_DOCUMENTS}
+_DOCUMENTS = _json(
+    {"type": "object", "properties": {"documents": _ITEMS}, "required": ["documents"]}
+)
+_DOCUMENTS["requestBody"]["content"]["application/jsonl"] = {"schema": {"type": "string"}}
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "properties": {"file": {"type": "array", "items": _FILE}},
+    "required": ["file"],
+}
+_FILES = {"requestBody": {"content": {"multipart/form-data": {"schema": _FORM}}}}
+
+
 @router.get("")
 async def list_collections(request: Request, caller: Librarian) -> Response:
     """The tenant's collections."""
@@ -75,7 +80,7 @@ async def list_collections(request: Request, caller: Librarian) -> Response:
     return answer({"collections": mine})
 
 
-@router.put("/{name}", openapi_extra=_OBJECT)
+@router.put("/{name}", openapi_extra=_json(schema_of(_Creation)))
 async def create(request: Request, name: str, caller: Librarian) -> Response:
     """Make a collection for the `embedding` model; one that is there already stays as it is."""
     wanted = _converted(await read_object(request), _Creation)
@@ -125,7 +130,7 @@ async def add_files(request: Request, name: str, caller: Librarian) -> Response:
     return answer({"files": reports})
 
 
-@router.post("/{name}/search", openapi_extra=_OBJECT)
+@router.post("/{name}/search", openapi_extra=_json(schema_of(_Search)))
 async def search(request: Request, name: str, caller: Librarian) -> Response:
     """The `k` passages nearest to a `query` or a `vector`, best first."""
     handle = _handle(request, name, caller)

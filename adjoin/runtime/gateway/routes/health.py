@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from typing import Any
+
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from adjoin.errors import Overloaded
+from adjoin.errors import AdjoinError, Overloaded
 from adjoin.runtime.gateway.access import Observer
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.service import service_of
 
 router = APIRouter(tags=["health"])
+
+_STATUS_S = 2.0
 
 
 @router.get("/livez")
@@ -33,6 +39,12 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics")
 async def metrics(request: Request, _: Observer) -> Response:
-    """Figures for Prometheus."""
-    text = service_of(request).metrics.text()
+    """Figures for Prometheus: of the service, and of the engines, unless the cluster does not say
+    in time."""
+    service = service_of(request)
+    status: dict[str, Any] = {}
+    with contextlib.suppress(TimeoutError, AdjoinError):
+        async with asyncio.timeout(_STATUS_S):
+            status = await service.runtime.astatus()
+    text = service.metrics.text(status)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
