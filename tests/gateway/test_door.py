@@ -131,6 +131,7 @@ async def test_a_rebound_name_is_turned_away(host: bytes, status: int) -> None:
         (b"http://localhost:9000", 403),
         (b"https://evil.example", 403),
         (b"null", 403),
+        (b"http://[", 403),
     ],
 )
 async def test_pages_of_other_sites_may_not_call(origin: bytes, status: int) -> None:

@@ -61,6 +61,7 @@ class Deployments:
         """
         old = self._current.get((tenant, graph.name))
         if old is not None and old.graph == graph:
+            self._save(old, text)
             return old, False
         self._check_quota(tenant, new=old is None)
         limits = self._limits(graph)
@@ -71,13 +72,17 @@ class Deployments:
             gate=Gate(limits) if old is None else old.gate,
             revision=1 if old is None else old.revision + 1,
         )
-        if text is not None:
-            self._saved.put(Saved(tenant, graph.name, new.revision, new.created, text))
+        self._save(new, text)
         self._current[tenant, graph.name] = new
         new.gate.resize(limits)
         if old is not None:
             self._retire(old)
         return new, True
+
+    def restore(self, saved: Saved, graph: Graph) -> None:
+        """Deploy what was deployed before, as the revision that it was."""
+        restored, _ = self.deploy(saved.tenant, graph)
+        restored.revision, restored.created = saved.revision, saved.created
 
     def find(self, tenant: str, name: str) -> Deployment:
         """The current version; raises :class:`NotFound`, also for what is another tenant's."""
@@ -111,6 +116,11 @@ class Deployments:
         deployment.active -= 1
         if not deployment.active:
             self._draining.discard(deployment)
+
+    def _save(self, deployed: Deployment, text: str | None) -> None:
+        if text is not None:
+            tenant, name = deployed.tenant, deployed.name
+            self._saved.put(Saved(tenant, name, deployed.revision, deployed.created, text))
 
     def _retire(self, old: Deployment) -> None:
         old.draining = True

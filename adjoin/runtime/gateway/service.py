@@ -105,7 +105,7 @@ class Service:
     def _restore(self) -> None:
         for saved in self._saved.all():
             try:
-                self.deployments.deploy(saved.tenant, self.read(saved.text))
+                self.deployments.restore(saved, self.read(saved.text))
             except AdjoinError as error:
                 # The settings may have changed since; the others are to be served all the same.
                 _log.error("workflow %s of %s is not served: %s", saved.name, saved.tenant, error)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from adjoin.errors import InputError
 from adjoin.runtime.gateway.records import RunRecord
@@ -33,22 +34,29 @@ def wants_events(request: Request) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
 
 
-def stream(record: RunRecord, position: int = 0, *, owned: bool = False) -> StreamingResponse:
+class EventStream(StreamingResponse):
     """A run's events; of one that is ``owned`` by this answer, a reader who leaves ends the run."""
-    return StreamingResponse(
-        _lines(record, position, owned=owned),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Run-Id": record.id},
-    )
+
+    def __init__(self, record: RunRecord, position: int = 0, *, owned: bool = False) -> None:
+        super().__init__(
+            _lines(record, position),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Run-Id": record.id},
+        )
+        self._record = record
+        self._owned = owned
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._owned and not self._record.ended:
+                self._record.cancel("the reader left")
 
 
-async def _lines(record: RunRecord, position: int, *, owned: bool) -> AsyncIterator[bytes]:
-    try:
-        async for number, kind, data in record.events(position, HEARTBEAT_S):
-            if not kind:
-                yield _HEARTBEAT
-            else:
-                yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), data)
-    finally:
-        if owned and not record.ended:
-            record.cancel("the reader left")
+async def _lines(record: RunRecord, position: int) -> AsyncIterator[bytes]:
+    async for number, kind, data in record.events(position, HEARTBEAT_S):
+        if kind:
+            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), data)
+        else:
+            yield _HEARTBEAT

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -83,8 +85,23 @@ class SavedWorkflows:
         return [Saved(*row) for row in rows]
 
     def put(self, saved: Saved) -> None:
+        """Raises :class:`StateError` when it cannot be written; then nothing has changed."""
         row = (saved.tenant, saved.name, saved.revision, saved.created, saved.text)
-        self._db.execute("INSERT OR REPLACE INTO deployments VALUES (?, ?, ?, ?, ?)", row)
+        with _writing():
+            self._db.execute("INSERT OR REPLACE INTO deployments VALUES (?, ?, ?, ?, ?)", row)
 
     def delete(self, tenant: str, name: str) -> None:
-        self._db.execute("DELETE FROM deployments WHERE tenant = ? AND name = ?", (tenant, name))
+        """As :meth:`put`."""
+        query = "DELETE FROM deployments WHERE tenant = ? AND name = ?"
+        with _writing():
+            self._db.execute(query, (tenant, name))
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StateError(
+            f"the gateway's state cannot be written: {error}", hint="check the disk's free space"
+        ) from None

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from adjoin.runtime.gateway.access import Invoker
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.service import service_of
-from adjoin.runtime.gateway.sse import last_event_id, stream
+from adjoin.runtime.gateway.sse import EventStream, last_event_id
 
 router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
 
@@ -34,7 +34,7 @@ async def get_run(request: Request, id: str, caller: Invoker) -> Response:
 async def run_events(request: Request, id: str, caller: Invoker) -> Response:
     """A run's events as server-sent events, from the first, or from after `Last-Event-ID`."""
     record = service_of(request).runs.find(caller.tenant, id)
-    return stream(record, last_event_id(request))
+    return EventStream(record, last_event_id(request))
 
 
 @router.delete("/{id}")

@@ -16,7 +16,7 @@ from adjoin.runtime.gateway.bodies import answer, read_object
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.service import service_of
-from adjoin.runtime.gateway.sse import stream, wants_events
+from adjoin.runtime.gateway.sse import EventStream, wants_events
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
 
@@ -113,7 +113,7 @@ async def invoke(
     events = wants_events(request)
     record = service.runs.start(found, inputs, streaming=events, timeout_s=timeout)
     if events:
-        return stream(record, owned=True)
+        return EventStream(record, owned=True)
     headers = {"X-Run-Id": record.id}
     if "respond-async" in request.headers.get("prefer", "").lower():
         place = {"Location": f"/api/v1/runs/{record.id}", "Preference-Applied": "respond-async"}
