@@ -40,6 +40,30 @@ def load_graph(target: str, settings: Settings) -> Graph:
     return graph
 
 
+def load_text(text: str, settings: Settings, *, file: str = "workflow") -> Graph:
+    """The graph of a YAML or JSON text from elsewhere: ``py:`` names modules of the settings'
+    ``allowed_modules`` only, and templates are written out.
+
+    Raises:
+        DefinitionError: the text or one of its prompt templates is wrong.
+    """
+    from adjoin.dag import load_yaml
+    from adjoin.functions import BUILTINS
+
+    def import_function(module: str, qualname: str) -> Any:
+        return operator.attrgetter(qualname)(importlib.import_module(module))
+
+    graph = load_yaml(
+        text,
+        file=file,
+        registry=BUILTINS,
+        import_function=import_function,
+        allowed_modules=settings.allowed_modules,
+    )
+    _check_templates(graph, file)
+    return graph
+
+
 def _load(target: str, settings: Settings) -> Graph:
     path = Path(target)
     if path.suffix.lower() in _YAML:

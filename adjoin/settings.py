@@ -91,6 +91,40 @@ class Settings(BaseSettings):
         default=False, description="allow a cluster address that is neither loopback nor TLS"
     )
 
+    # of the service
+    allowed_models: tuple[str, ...] = Field(
+        default=(), description="models that deployed workflows may name beside the catalog's"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="names that clients may call the service by, beside loopback's"
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="origins of other sites whose pages may call the service"
+    )
+    serve_concurrency: int = Field(
+        default=32, ge=1, le=4096, description="runs at once of a workflow that does not say"
+    )
+    serve_queue: int = Field(
+        default=256, ge=0, le=65_536, description="runs that wait, of a workflow that does not say"
+    )
+    tenant_runs: int = Field(
+        default=256, ge=1, le=65_536, description="runs of one tenant at once, waiting or running"
+    )
+    max_workflows: int = Field(default=1000, ge=1, description="deployed by one tenant")
+    max_body_bytes: int = Field(default=4_000_000, ge=1, description="of a request, not of a file")
+    max_buffered_bytes: int = Field(
+        default=512_000_000, ge=1, description="of all requests' bodies that are being read"
+    )
+    max_connections: int = Field(default=2048, ge=1, le=65_536, description="open at once")
+    header_timeout_s: float = Field(default=10.0, gt=0, description="until a request's headers end")
+    body_timeout_s: float = Field(default=60.0, gt=0, description="until a request's body ends")
+    send_timeout_s: float = Field(default=60.0, gt=0, description="for a client to take a chunk")
+    drain_timeout_s: float = Field(
+        default=30.0, ge=0, description="for runs to end when the service is told to"
+    )
+    kept_runs: int = Field(default=1000, ge=1, description="ended runs that can be looked at")
+    kept_run_bytes: int = Field(default=64_000_000, ge=1, description="of their events, together")
+
     @classmethod
     def settings_customise_sources(
         cls,

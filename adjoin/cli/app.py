@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from adjoin.cli import collections, evaluate, models, run, workflows
+from adjoin.cli import collections, evaluate, keys, models, remote, run, workflows
 from adjoin.cli.doctor import doctor
 from adjoin.cli.exits import EXIT_CODES
+from adjoin.cli.serve import serve
 
 # The \b keeps the lines as they are.
 _EPILOG = "\b\nExit codes:\n" + "\n".join(
@@ -49,6 +50,13 @@ app.command("validate")(workflows.validate)
 app.command("graph")(workflows.graph)
 app.command("explain")(workflows.explain)
 app.command("schema")(workflows.schema)
+app.command("serve")(serve)
+app.command("deploy")(remote.deploy)
+app.command("invoke")(remote.invoke)
+app.command("ps")(remote.ps)
+app.command("logs")(remote.logs)
+app.command("usage")(remote.usage)
+app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(collections.app, name="collections")
 app.command("doctor")(doctor)

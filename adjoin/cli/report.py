@@ -278,17 +278,6 @@ def texts_and_passages(
     return rest, list(found.values())
 
 
-def last_generators(graph: Graph) -> frozenset[str]:
-    """Stages whose tokens are the answer: they generate, and nothing after them does."""
-    generators = {stage.id for stage in graph.stages if stage.function.ref == "generate"}
-    followed: set[str] = set()
-    for stage in reversed(graph.stages):
-        after = graph.consumers(stage.id)
-        if after & generators or after & followed:
-            followed.add(stage.id)
-    return frozenset(generators - followed)
-
-
 def embedding_of(graph: Graph, collection: str) -> str | None:
     """The embedding model whose vectors the workflow searches ``collection`` with."""
     for stage in graph.stages:

@@ -106,11 +106,14 @@ def run(
 def _run_one(
     runtime: Runtime, graph: Graph, values: Mapping[str, Any], *, quiet: bool, as_json: bool = False
 ) -> None:
+    from adjoin.cli.report import texts_and_passages
+
     report = stream(runtime, graph, values, silent=as_json)
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        _print_sources(report)
+        _, passages = texts_and_passages(report.outputs)
+        print_sources(passages)
         _print_stages(report)
 
 
@@ -158,7 +161,7 @@ class _View:
     """The run on the screen: activity on stderr until the first token, then the text on stdout."""
 
     def __init__(self, graph: Graph, *, silent: bool) -> None:
-        from adjoin.cli.report import last_generators
+        from adjoin.functions.answers import last_generators
 
         self._activity = Activity()
         self._answers = last_generators(graph)
@@ -224,10 +227,8 @@ class _View:
             self._text = ""
 
 
-def _print_sources(report: RunReport) -> None:
-    from adjoin.cli.report import texts_and_passages
-
-    _, passages = texts_and_passages(report.outputs)
+def print_sources(passages: Sequence[Passage]) -> None:
+    """The passages of an answer, numbered as it cites them."""
     if not passages:
         return
     print("\nsources")

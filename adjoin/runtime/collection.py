@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,11 +30,11 @@ from adjoin.functions.ingest import (
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode, unwrap
 from adjoin.runtime.driver import Driver
-from adjoin.runtime.loop import LoopThread
+from adjoin.runtime.loop import Loop
 from adjoin.runtime.policies.topology import owner_of
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
-from adjoin.types import Passage, Progress, Usage, Vector
+from adjoin.types import Passage, Progress, Scalar, Usage, Vector
 from adjoin.vector_state.collections import CollectionInfo, check_name
 
 OnProgress = Callable[[Progress], None]
@@ -60,7 +61,7 @@ class CollectionHandle:
     Methods that begin with ``a`` are the asynchronous forms of those that do not.
     """
 
-    def __init__(self, name: str, embedding: str | None, driver: Driver, loop: LoopThread) -> None:
+    def __init__(self, name: str, embedding: str | None, driver: Driver, loop: Loop) -> None:
         self.name = check_name(name)
         self._embedding = embedding
         self._driver = driver
@@ -87,6 +88,22 @@ class CollectionHandle:
         self, path: str | Path, *, progress: OnProgress | None = None
     ) -> SyncReport:
         return await self._loop.bridge(self._add_files(path, progress or _silent))
+
+    async def aadd_document(self, path: Path, source: str) -> SyncReport:
+        """Add one file, known by a name of its own: its uploader's; raises as ``add_files``."""
+        return await self._loop.bridge(self._add_files(path, _silent, source))
+
+    async def acreate(self) -> CollectionInfo:
+        """Make it without anything in it; one that is there stays as it is.
+
+        Raises:
+            Conflict: it was made with another embedding model.
+        """
+        return await self._loop.bridge(self._create())
+
+    async def aadd_passages(self, passages: Sequence[Passage]) -> CollectionInfo:
+        """Add passages as they are; one with an id that is there already is replaced."""
+        return await self._loop.bridge(self._add_passages(passages, _silent))
 
     def add_texts(
         self,
@@ -136,11 +153,21 @@ class CollectionHandle:
 
     # -- the asynchronous core --
 
-    async def _add_files(self, path: str | Path, progress: OnProgress) -> SyncReport:
+    async def _create(self) -> CollectionInfo:
+        async with self._draft():
+            pass
+        return await self._info()
+
+    async def _add_files(
+        self, path: str | Path, progress: OnProgress, source: str | None = None
+    ) -> SyncReport:
         limits = Limits.of(self._driver.settings)
         found = await asyncio.to_thread(scan, path, limits=limits)
+        if source is not None:
+            found = dict.fromkeys([source], *found.values())
         async with self._draft() as draft:
-            current = {s: d for s, d in draft.sources.items() if belongs(s, path)}
+            belonging = belongs if source is None else operator.eq
+            current = {s: d for s, d in draft.sources.items() if belonging(s, source or path)}
             plan = plan_sync(current, {source: each.digest for source, each in found.items()})
             todo = {source: found[source] for source in (*plan.add, *plan.change)}
             failures = await self._embed_files(draft, todo, limits, progress)
@@ -182,7 +209,13 @@ class CollectionHandle:
         if isinstance(texts, str):
             raise InputError("texts is one text", hint="give a list of texts")
         named = texts.items() if isinstance(texts, Mapping) else (("", text) for text in texts)
-        passages = [_passage(source, text) for source, text in named]
+        return await self._add_passages(
+            [new_passage(text, source) for source, text in named], progress
+        )
+
+    async def _add_passages(
+        self, passages: Sequence[Passage], progress: OnProgress
+    ) -> CollectionInfo:
         label = f"adding to {self.name}"
         async with self._draft() as draft:
             for start in range(0, len(passages), _BATCH):
@@ -296,11 +329,18 @@ def _report(
     )
 
 
-def _passage(source: str, text: str) -> Passage:
+def new_passage(
+    text: str, source: str = "", *, id: str = "", metadata: Mapping[str, Scalar] | None = None
+) -> Passage:
+    """A passage to add; without an ``id`` it has that of its source and text.
+
+    Raises:
+        InputError: the text is empty.
+    """
     if not text.strip():
         raise InputError("a text is empty", where=source, hint="leave it out")
     digest = hashlib.blake2b(f"{source}\0{text}".encode(), digest_size=16).hexdigest()
-    return Passage(id=digest, text=text, source=source)
+    return Passage(id=id or digest, text=text, source=source, metadata=metadata or {})
 
 
 def _silent(progress: Progress) -> None:

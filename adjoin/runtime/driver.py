@@ -11,7 +11,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from adjoin import errors
@@ -50,8 +51,19 @@ class Driver:
         self._learn_again: dict[str, float] = {}
         self._runs: set[Run] = set()
 
-    def start(self, graph: Graph, inputs: Mapping[str, Any], *, streaming: bool = False) -> Run:
-        """Begin a run.
+    def start(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Any],
+        *,
+        streaming: bool = False,
+        id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Run:
+        """Begin a run, under an ``id`` of the caller's where it has named it before.
+
+        Args:
+            timeout_s: ends the run sooner than ``run_timeout_s`` would.
 
         Raises:
             InputError: an input is unknown, missing, of the wrong type or too large.
@@ -65,7 +77,13 @@ class Driver:
                 where=f"workflow {graph.name!r}",
                 hint="put long texts into a collection, or raise max_input_bytes",
             )
-        run = Run(self, graph, checked, _inline(encoded), streaming=streaming)
+        most = self.settings.run_timeout_s
+        terms = Terms(
+            id=id or secrets.token_urlsafe(12),
+            streaming=streaming,
+            timeout_s=most if timeout_s is None else min(most, timeout_s),
+        )
+        run = Run(self, graph, checked, _inline(encoded), terms)
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
         return run
@@ -127,6 +145,15 @@ class Driver:
             write_costs(self.settings.home, self.costs)
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How a run is to be done."""
+
+    id: str
+    streaming: bool
+    timeout_s: float
+
+
 class Run:
     """One run. ``done`` resolves to the outputs, or raises what the run ended with."""
 
@@ -136,19 +163,19 @@ class Run:
         graph: Graph,
         inputs: Mapping[str, Any],
         encoded: Encoded,
-        *,
-        streaming: bool,
+        terms: Terms,
     ) -> None:
-        self.id = secrets.token_urlsafe(12)
+        self.id = terms.id
         self.graph = graph
-        self.streaming = streaming
+        self.streaming = terms.streaming
         self.events: list[Event] = []
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.driver = driver
         self._inputs = inputs
         self.encoded = encoded
         self.measures = Measures(graph, inputs)
-        self._state = RunState(self.id, graph, streaming=streaming)
+        self._timeout_s = terms.timeout_s
+        self._state = RunState(self.id, graph, streaming=terms.streaming)
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()
@@ -169,11 +196,24 @@ class Run:
                 event = self.events[position]
                 position += 1
                 yield event
-            if self._task.done():
+            if self.ended:
                 return
+            await self.changed(position)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended and freed what it held; no event follows."""
+        return self._task.done()
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called, on the loop, as soon as the run has ended and freed what it held."""
+        self._task.add_done_callback(lambda _: call())
+
+    async def changed(self, position: int) -> None:
+        """Wait until there is an event at ``position``, or no more will come."""
+        while position >= len(self.events) and not self.ended:
             self._news.clear()
-            if position == len(self.events):
-                await self._news.wait()
+            await self._news.wait()
 
     async def finished(self) -> None:
         """Wait until the run has ended and freed what it held."""
@@ -187,9 +227,7 @@ class Run:
 
     async def _drive(self) -> None:
         self._publish(m.Emit(RunStarted(workflow=self.graph.name, version=self.graph.version)))
-        expiry = asyncio.get_running_loop().call_later(
-            self.driver.settings.run_timeout_s, self._expire
-        )
+        expiry = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
         try:
             self._carry_out(self._state.begin())
             while not self._state.ended:
@@ -297,8 +335,7 @@ class Run:
             self.done.exception()  # a run that nobody waits for is not a bug
 
     def _expire(self) -> None:
-        seconds = self.driver.settings.run_timeout_s
-        self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {seconds:g} s")))
+        self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {self._timeout_s:g} s")))
 
     async def _free(self) -> None:
         for task in list(self._side):

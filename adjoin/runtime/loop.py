@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+from adjoin.errors import InputError
 
 _T = TypeVar("_T")
 
@@ -85,7 +88,44 @@ def ucx_loop() -> LoopThread:
     return LastingLoop("adjoin-ucx")
 
 
+class CallersLoop:
+    """The loop that the caller runs on, where everything is awaited directly and nothing blocks.
+
+    For programs that are asynchronous as a whole, such as a server: no thread, no hop.
+    """
+
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Raises :class:`InputError`: blocking would stop the loop that does the work."""
+        work.close()
+        raise InputError(
+            "this runtime lives on an event loop and cannot block it",
+            hint="use the method with an 'a' before its name",
+        )
+
+    async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await work
+
+    def iterate(self, source: AsyncIterator[_T]) -> Generator[_T]:
+        """Raises :class:`InputError`, as ``call`` does."""
+        return self.call(_refused())
+
+    async def bridge_iterate(self, source: AsyncIterator[_T]) -> AsyncGenerator[_T]:
+        async with contextlib.aclosing(source) as items:  # type: ignore[type-var]
+            async for item in items:
+                yield item
+
+    def stop(self) -> None:
+        """The loop is not ours to stop."""
+
+
+#: Where the asynchronous core runs: a loop of its own, or the caller's.
+Loop: TypeAlias = LoopThread | CallersLoop
+
 _END = object()
+
+
+async def _refused() -> Any:
+    """Never awaited."""
 
 
 async def _next(source: AsyncIterator[_T], turn: asyncio.Lock) -> _T | object:

@@ -14,7 +14,7 @@ from adjoin.runtime.cluster import Cluster, address_of
 from adjoin.runtime.collection import CollectionHandle
 from adjoin.runtime.driver import Driver, Run
 from adjoin.runtime.explain import Explanation
-from adjoin.runtime.loop import LoopThread, ucx_loop
+from adjoin.runtime.loop import CallersLoop, Loop, LoopThread, ucx_loop
 from adjoin.runtime.policies.links import Link
 from adjoin.runtime.policies.placement import weigh
 from adjoin.runtime.probe import measure_links
@@ -58,13 +58,34 @@ class Runtime:
         if protocol is not None:
             self.settings = _speaking(protocol, cluster, self.settings)
         over_ucx = is_ucx(self.settings.protocol if cluster is None else address_of(cluster))
-        self._loop = ucx_loop() if over_ucx else LoopThread("adjoin-runtime")
+        loop = ucx_loop() if over_ucx else LoopThread("adjoin-runtime")
+        self._loop: Loop = loop
         self._closed = False
         try:
-            self._driver: Driver = self._loop.call(self._connect(cluster))
+            self._driver: Driver = loop.call(self._connect(cluster))
         except BaseException:
-            self._loop.stop()
+            loop.stop()
             raise
+
+    @classmethod
+    async def here(
+        cls, cluster: str | Client | None = None, *, settings: Settings | None = None
+    ) -> Self:
+        """A runtime on the running event loop, for servers: no thread and no hop between loops.
+
+        Only the methods with an ``a`` before their name work; :meth:`aclose` ends it.
+        """
+        runtime = cls.__new__(cls)
+        runtime.settings = settings or Settings.load()
+        runtime._loop = CallersLoop()
+        runtime._closed = False
+        runtime._driver = await runtime._connect(cluster)
+        return runtime
+
+    @property
+    def driver(self) -> Driver:
+        """What starts runs, on the runtime's own loop."""
+        return self._driver
 
     async def _connect(self, cluster: str | Client | None) -> Driver:
         if cluster is None:
@@ -178,6 +199,13 @@ class Runtime:
             finally:
                 self._loop.stop()
 
+    async def aclose(self) -> None:
+        if isinstance(self._loop, LoopThread):
+            await asyncio.to_thread(self.close)
+        elif not self._closed:
+            self._closed = True
+            await self._close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -193,7 +221,7 @@ class Runtime:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        await self.aclose()
 
     # -- the asynchronous core --
 
@@ -296,7 +324,7 @@ class Runtime:
 class RunHandle:
     """A run that was submitted."""
 
-    def __init__(self, run: Run, loop: LoopThread) -> None:
+    def __init__(self, run: Run, loop: Loop) -> None:
         self._run = run
         self._loop = loop
 

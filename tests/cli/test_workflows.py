@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from stub_runtime import Cli, StubRuntime
 
-from adjoin.cli.report import embedding_of, last_generators
+from adjoin.cli.report import embedding_of
 from adjoin.errors import YamlError
+from adjoin.functions.answers import last_generators
 from adjoin.loading import load_graph
 from adjoin.settings import Settings
 

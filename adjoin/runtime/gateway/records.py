@@ -1,0 +1,169 @@
+"""A run as the service knows it: before it starts, while it runs, and for a while afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from adjoin.errors import AdjoinError, Cancelled, from_wire
+from adjoin.runtime.driver import Run
+from adjoin.runtime.gateway.bodies import encode
+from adjoin.runtime.gateway.deployments import Deployment
+from adjoin.runtime.gateway.problems import problem_of
+from adjoin.runtime.run import closing_body
+from adjoin.types import Body, Event, RunCancelled, RunCompleted, RunFailed, Usage, Used
+
+State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+class RunRecord:
+    """One run of a deployed workflow.
+
+    Its events are the run's own while it goes on. When it has ended they are kept as JSON, so that
+    values which lie in shared memory are let go.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.deployment = deployment
+        self.created = time.time()
+        self.run: Run | None = None
+        #: Of an ended run: each event as JSON, with the kind of it.
+        self.kept: list[tuple[str, bytes]] = []
+        self.state: State = "queued"
+        self.usage = Usage()
+        self.seconds = 0.0
+        #: Ends the wait for the run's turn.
+        self.waiting: asyncio.Task[None] | None = None
+        self._cancelled = ""
+        self._begun = asyncio.Event()
+
+    @property
+    def tenant(self) -> str:
+        return self.deployment.tenant
+
+    @property
+    def ended(self) -> bool:
+        return self.state not in ("queued", "running")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(len(data) for _, data in self.kept)
+
+    def began(self, run: Run) -> None:
+        self.run = run
+        self.state = "running"
+        self._begun.set()
+        run.done.add_done_callback(lambda _: self._finish(run.events))
+        if self._cancelled:
+            run.cancel(self._cancelled)
+
+    def refused(self, error: AdjoinError) -> None:
+        """It ended before it started."""
+        body = closing_body(error)
+        self._finish([Event(run=self.id, seq=0, at=time.time() - self.created, body=body)])
+
+    def cancel(self, reason: str) -> None:
+        """End it, wherever it is."""
+        if self.run is not None:
+            self.run.cancel(reason)
+        elif self.waiting is not None:
+            self._cancelled = reason
+            self.waiting.cancel()
+
+    async def outcome(self) -> RunCompleted:
+        """What it returned.
+
+        Raises:
+            AdjoinError: what it failed with.
+        """
+        await self._begun.wait()
+        if self.run is None:
+            body = self._last()
+        else:
+            run = self.run
+            await asyncio.wait([run.done])
+            body = run.events[-1].body  # as it is: what was kept went through JSON
+        if isinstance(body, RunCompleted):
+            return body
+        raise self._error(body)
+
+    def _last(self) -> Body:
+        return msgspec.json.decode(self.kept[-1][1], type=Event).body
+
+    def _error(self, body: Body) -> AdjoinError:
+        error: AdjoinError = Cancelled(getattr(body, "reason", ""))
+        if isinstance(body, RunFailed):
+            error = from_wire(body.error)
+        error.details.setdefault("run", self.id)
+        return error
+
+    async def events(self, position: int, every: float) -> AsyncIterator[tuple[int, str, bytes]]:
+        """Number, kind and JSON of events from ``position`` on; with an empty kind whenever nothing
+        has happened for ``every`` seconds."""
+        while True:
+            for number, kind, data in self._from(position):
+                position = number + 1
+                yield number, kind, data
+            if self.ended and position >= len(self.kept):
+                return
+            try:
+                async with asyncio.timeout(every):
+                    await self._news(position)
+            except TimeoutError:
+                yield position, "", b""
+
+    def summary(self) -> dict[str, Any]:
+        """What a client may see of it in a list."""
+        found: dict[str, Any] = {
+            "id": self.id,
+            "workflow": self.deployment.name,
+            "version": self.deployment.graph.version,
+            "revision": self.deployment.revision,
+            "state": self.state,
+            "created": self.created,
+        }
+        if self.ended:
+            found |= {"seconds": self.seconds, "usage": self.usage}
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, and of a run that has ended its outputs or its problem."""
+        found = self.summary()
+        if self.ended:
+            last = self._last()
+            if isinstance(last, RunCompleted):
+                found["outputs"] = last.outputs
+            else:
+                found["problem"] = problem_of(self._error(last))
+        return found
+
+    def _from(self, position: int) -> list[tuple[int, str, bytes]]:
+        if self.ended:
+            return [(number, *self.kept[number]) for number in range(position, len(self.kept))]
+        events = [] if self.run is None else self.run.events[position:]
+        return [(event.seq, type(event.body).__name__, encode(event)) for event in events]
+
+    async def _news(self, position: int) -> None:
+        await self._begun.wait()
+        if self.run is not None:
+            await self.run.changed(position)
+            await asyncio.sleep(0)  # whoever follows the run's end comes first
+
+    def _finish(self, events: list[Event]) -> None:
+        self.kept = [(type(event.body).__name__, encode(event)) for event in events]
+        last = events[-1]
+        self.seconds = last.at
+        if isinstance(last.body, RunCompleted):
+            self.usage, self.state = last.body.usage, "succeeded"
+        else:
+            used = (event.body.usage for event in events if isinstance(event.body, Used))
+            self.usage = sum(used, start=Usage())
+            self.state = "cancelled" if isinstance(last.body, RunCancelled) else "failed"
+        self.run = None
+        self._begun.set()

@@ -1,0 +1,15 @@
+"""The routes, one module a family. A family is a router; the app takes them from here."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from adjoin.runtime.gateway.routes import cluster, collections, health, runs, workflows
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    workflows.router,
+    runs.router,
+    collections.router,
+    cluster.router,
+)

@@ -1,0 +1,50 @@
+"""Whether the service lives, whether it takes work, and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from adjoin.errors import AdjoinError, Overloaded
+from adjoin.runtime.gateway.access import Observer
+from adjoin.runtime.gateway.bodies import answer
+from adjoin.runtime.gateway.service import service_of
+
+router = APIRouter(tags=["health"])
+
+_STATUS_S = 2.0
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    """The process answers."""
+    return answer({"status": "ok"})
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """The service takes work: it has started, is not ending, and its cluster has workers."""
+    service = service_of(request)
+    if not service.ready or service.leaving:
+        raise Overloaded("the service is starting or ending", retry_after=1.0)
+    if not service.runtime.driver.cluster.topology.workers:
+        raise Overloaded("the cluster has no workers", retry_after=1.0)
+    return answer({"status": "ok"})
+
+
+@router.get("/metrics")
+async def metrics(request: Request, _: Observer) -> Response:
+    """Figures for Prometheus: of the service, and of the engines, unless the cluster does not say
+    in time."""
+    service = service_of(request)
+    status: dict[str, Any] = {}
+    with contextlib.suppress(TimeoutError, AdjoinError):
+        async with asyncio.timeout(_STATUS_S):
+            status = await service.runtime.astatus()
+    text = service.metrics.text(status)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,120 @@
+"""The service: one runtime, what is deployed on it, and the runs of its tenants."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+
+from adjoin.dag import Graph
+from adjoin.errors import AdjoinError
+from adjoin.loading import load_graph, load_text
+from adjoin.runtime.gateway.deployments import Deployments
+from adjoin.runtime.gateway.gate import Gate
+from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
+from adjoin.runtime.gateway.ledger import Ledger
+from adjoin.runtime.gateway.metrics import Metrics
+from adjoin.runtime.gateway.records import RunRecord
+from adjoin.runtime.gateway.runs import Runs
+from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
+from adjoin.runtime.gateway.tenancy import check_models
+from adjoin.runtime.policies.admission import Limits
+from adjoin.runtime.runtime import Runtime
+from adjoin.settings import Settings
+
+_ADDITIONS = 2
+_WAITING_ADDITIONS = 32
+
+_log = logging.getLogger("adjoin.gateway")
+
+
+class Service:
+    """What the routes work with. ``runtime`` and ``runs`` are there once it has started."""
+
+    runtime: Runtime
+    runs: Runs
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._state: sqlite3.Connection = open_state(state_path(settings))
+        self._saved = SavedWorkflows(self._state)
+        self.keys = KeyStore(self._state)
+        self.deployments = Deployments(settings, self._saved)
+        self.metrics = Metrics(self.deployments)
+        self.ledger = Ledger()
+        self.searches = Gate(Limits(settings.serve_concurrency, settings.serve_queue))
+        #: Each may parse a document in a process of its own.
+        self.additions = Gate(Limits(_ADDITIONS, _WAITING_ADDITIONS))
+        self.ready = False
+        #: Set before the end, so that balancers and clients go elsewhere in time.
+        self.leaving = False
+        self._end_at = 0.0
+        #: What kept the service from starting: an ASGI server only says that something did.
+        self.failure: AdjoinError | None = None
+        self.on_started: Callable[[], None] = lambda: None
+
+    async def start(self, cluster: str | None, files: Sequence[str]) -> None:
+        """Start or join the cluster, and deploy what was deployed before and what the operator
+        names; a file wins over what is saved under its name.
+
+        Raises:
+            AdjoinError: the cluster does not start, or a file is wrong.
+        """
+        try:
+            graphs = [load_graph(file, self.settings) for file in files]
+            self.runtime = await Runtime.here(cluster, settings=self.settings)
+            self.runs = Runs(self.runtime.driver, self.deployments, self.settings, self._ended)
+            self._restore()
+            for graph in graphs:
+                self.deployments.deploy(DEFAULT_TENANT, graph)
+        except AdjoinError as error:
+            self.failure = error
+            raise
+        self.ready = True
+        self.on_started()
+
+    def leave(self) -> None:
+        """Say that the end is near, from when on the time to drain counts; what comes until the
+        port is closed is still answered."""
+        if not self.leaving:
+            self.leaving = True
+            self._end_at = time.monotonic() + self.settings.drain_timeout_s
+
+    async def stop(self) -> None:
+        """Let the runs end, within the time there is for that; then end the cluster."""
+        self.leave()
+        self.ready = False
+        if hasattr(self, "runs"):
+            await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
+            await self.runtime.aclose()
+        self._state.close()
+
+    def read(self, text: str) -> Graph:
+        """The workflow of a text from a caller; it is data, and names only what is allowed.
+
+        Raises:
+            DefinitionError: it is wrong, or names a module or a model that is not allowed.
+        """
+        graph = load_text(text, self.settings)
+        check_models(graph, self.settings)
+        return graph
+
+    def _restore(self) -> None:
+        for saved in self._saved.all():
+            try:
+                self.deployments.restore(saved, self.read(saved.text))
+            except AdjoinError as error:
+                # The settings may have changed since; the others are to be served all the same.
+                _log.error("workflow %s of %s is not served: %s", saved.name, saved.tenant, error)
+
+    def _ended(self, record: RunRecord) -> None:
+        self.metrics.ended(record)
+        self.ledger.ended(record)
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,36 @@
+"""Functions of the workflows in these tests."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import adjoin
+
+
+@adjoin.function
+def shout(text: str) -> str:
+    return text.upper()
+
+
+@adjoin.function
+def same(text: str) -> str:
+    return text
+
+
+@adjoin.function
+def fail(text: str) -> str:
+    raise ValueError(f"cannot take {text}")
+
+
+@adjoin.function
+async def wait_for(path: str) -> str:
+    """Returns when a file is there; leaves a mark while it waits."""
+    mark = Path(f"{path}.waits")
+    mark.touch()
+    try:
+        while not Path(path).exists():
+            await asyncio.sleep(0.01)
+    finally:
+        mark.unlink(missing_ok=True)
+    return path

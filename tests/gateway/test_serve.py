@@ -1,0 +1,185 @@
+"""`adjoin serve` as a process: a new version and SIGTERM under load lose no request."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import httpx2
+import pytest
+from texts import text
+
+from adjoin.runtime.gateway.keys import SCOPES, KeyStore
+from adjoin.runtime.gateway.state import open_state
+
+HERE = Path(__file__).parent
+OPTIONS = ("--set", 'allowed_modules=["gateway_flows"]')
+INVOKE = "/api/v1/workflows/loaded/invoke"
+
+
+class Process:
+    def __init__(self, home: Path, *arguments: str) -> None:
+        search = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "adjoin.cli", "serve", "--port", "0", *arguments],
+            env=os.environ | {"ADJOIN_HOME": str(home), "PYTHONPATH": search},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert line.startswith("serving at "), line
+        self.url = line.split()[-1]
+        # Whoever logs more than a pipe holds would wait for ever.
+        self._log = threading.Thread(target=self.process.stderr.read)
+        self._log.start()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(50)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.join(10)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def key(home: Path) -> str:
+    keys = KeyStore(open_state(home / "gateway" / "state.db"))
+    return keys.create("default", SCOPES[:-1])[1]
+
+
+@pytest.fixture
+def process(home: Path, key: str) -> Iterator[Process]:
+    with Process(home, *OPTIONS) as made:
+        yield made
+
+
+class Load:
+    """Clients that call as fast as they are answered, each on a connection of its own."""
+
+    def __init__(self, url: str, key: str, clients: int = 4) -> None:
+        self.failed: list[str] = []
+        self.versions: set[str] = set()
+        self.succeeded = 0
+        self._ending = threading.Event()
+        self._clients = [
+            threading.Thread(target=self._call, args=(url, key)) for _ in range(clients)
+        ]
+        for client in self._clients:
+            client.start()
+
+    def end(self) -> None:
+        self._ending.set()
+        for client in self._clients:
+            client.join(30)
+
+    def _call(self, url: str, key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx2.Client(base_url=url, headers=headers, timeout=30) as client:
+            while not self._ending.is_set():
+                try:
+                    answer = client.post(INVOKE, json={"text": "a"})
+                except httpx2.ConnectError:
+                    return  # the port is closed: a balancer would have gone elsewhere
+                except httpx2.HTTPError as error:
+                    self.failed.append(repr(error))
+                    return
+                if answer.status_code != 200:
+                    self.failed.append(answer.text)
+                    return
+                self.succeeded += 1
+                self.versions.add(answer.json()["outputs"]["result"])
+
+
+def _reach(load: Load, count: int) -> None:
+    """Wait until that many requests more were answered."""
+    goal = load.succeeded + count
+    deadline = time.monotonic() + 30
+    while load.succeeded < goal and not load.failed:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def test_a_new_version_and_the_end_lose_no_request(
+    process: Process, key: str, tmp_path: Path
+) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=process.url, headers=headers, timeout=30) as client:
+        client.put("/api/v1/workflows/loaded", content=text("loaded"))
+        client.put("/api/v1/workflows/waits", content=text("waits", "wait_for", "path"))
+        load = Load(process.url, key)
+        _reach(load, 50)
+        assert load.versions == {"A"}
+        client.put("/api/v1/workflows/loaded", content=text("loaded", "same"))
+        _reach(load, 50)
+        assert load.versions == {"A", "a"}
+        go = tmp_path / "go"
+        accepted = client.post(
+            "/api/v1/workflows/waits/invoke",
+            json={"path": str(go)},
+            headers={"Prefer": "respond-async"},
+        )
+        assert accepted.status_code == 202
+    ended = threading.Thread(target=process.end)
+    ended.start()
+    load.end()
+    assert load.failed == []
+    assert process.process.poll() is None, "it waits for the run that it has accepted"
+    go.touch()
+    ended.join(50)
+    assert process.process.returncode == 0
+
+
+def test_what_was_deployed_is_there_after_a_restart(home: Path, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    with Process(home, *OPTIONS) as first:
+        place = f"{first.url}/api/v1/workflows/loaded"
+        assert httpx2.put(place, content=text("loaded"), headers=headers).json()["changed"]
+        assert first.end() == 0
+    with Process(home, *OPTIONS) as second:
+        place = f"{second.url}{INVOKE}"
+        answer = httpx2.post(place, json={"text": "a"}, headers=headers, timeout=30)
+        assert second.end() == 0
+    assert answer.json()["outputs"] == {"result": "A"}
+
+
+def test_what_cannot_start_says_so_in_one_line(tmp_path: Path) -> None:
+    def serve(*arguments: str) -> tuple[int, str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "adjoin.cli", "serve", *arguments],
+            env=os.environ | {"ADJOIN_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        return ended.returncode, ended.stderr
+
+    for arguments, code, said in (
+        (("nothing.yaml",), 4, "nothing.yaml"),
+        (("--dev", "--host", "0.0.0.0"), 3, "development mode"),
+        (("--host", "0.0.0.0"), 3, "allowed_hosts"),
+        (("--scheduler", "tcp://127.0.0.1:9", "--set", "connect_timeout_s=1"), 11, "scheduler"),
+    ):
+        returned, error = serve("--port", "0", *arguments)
+        assert (returned, error.count("\n")) == (code, 1), error
+        assert said in error
