@@ -4,7 +4,8 @@ A workflow of four stages that do nothing: median milliseconds of one request af
 requests a second of 32 clients, beside Ray Serve and LitServe. And streamed chats with one model,
 at 1, 8 and 16 streams: tokens a second and median time to the first token, beside vLLM's own
 server as it starts by default, and with its threads bound to all cores as its documentation
-advises for CPUs. Servers run one after another in one run, each alone with the client on the
+advises for CPUs. And a question answered from documents, beside the same composed by hand over HTTP
+(see `serving_rag.py`). Servers run one after another in one run, each alone with the client on the
 machine.
 
     python -m benchmarks.serving [--peers .venv-peers/bin/python] [--json FILE] [--quick]
@@ -15,6 +16,7 @@ Peers that are not installed are left out (`make peers`). vLLM's server runs in 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ from typing import Any
 
 from adjoin.functions.models.store import ModelStore
 from adjoin.settings import Settings
+from benchmarks import serving_rag
 from benchmarks.load import Spoken, latency_ms, median_of, rate, speak
 from benchmarks.report import arguments, report
 from benchmarks.servers import free_port, serving
@@ -70,7 +73,7 @@ async def ours(*, quick: bool) -> dict[str, float]:
     async with serving([*command, str(HERE / "serving_flow.py")], f"{base}/readyz"):
         invoke = f"{base}/api/v1/workflows/chain/invoke"
         found = await measure_invoke(invoke, {"text": TEXT}, quick=quick)
-    async with serving(command, f"{base}/readyz", {"ADJOIN_WORKERS": "1"}):
+    async with serving(command, f"{base}/readyz"):
         return found | await measure_chat(base, MODEL, quick=quick)
 
 
@@ -100,12 +103,16 @@ def vllm_settings() -> dict[str, tuple[Sequence[str], Mapping[str, str]]]:
     }
 
 
-async def vllm_peer(name: str, model: str, *, quick: bool) -> tuple[Any, Any] | None:
+def vllm_server(name: str, model: str, port: int) -> tuple[list[str], Mapping[str, str]]:
     options, environment = vllm_settings()[name]
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    return [*server, "--served-model-name", MODEL, "--port", str(port), *options], environment
+
+
+async def vllm_peer(name: str, model: str, *, quick: bool) -> tuple[Any, Any] | None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    command = [*server, "--served-model-name", MODEL, "--port", str(port), *options]
+    command, environment = vllm_server(name, model, port)
     try:
         async with serving(command, f"{base}/health", environment):
             figures = await measure_chat(base, MODEL, quick=quick)
@@ -114,7 +121,19 @@ async def vllm_peer(name: str, model: str, *, quick: bool) -> tuple[Any, Any] | 
         return None
     import vllm
 
-    return figures, {"version": vllm.__version__, "options": " ".join(options), **environment}
+    options = " ".join(vllm_settings()[name][0])
+    return figures, {"version": vllm.__version__, "options": options, **environment}
+
+
+async def rag_peer(model: str, *, quick: bool) -> tuple[Any, Any] | None:
+    embedder = str(ModelStore(Settings.load().home).resolve("minilm").path)
+    server = functools.partial(vllm_server, "vllm_tuned", model)
+    try:
+        figures = await serving_rag.by_hand(server, embedder, MODEL, quick=quick)
+    except TimeoutError as error:
+        print(f"by hand left out: {error}", file=sys.stderr)
+        return None
+    return figures, {"services": "vLLM's server (tuned), sentence-transformers in FastAPI, FAISS"}
 
 
 def ratios(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -122,6 +141,8 @@ def ratios(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) 
     for peer in ("ray_serve", "litserve"):
         if peer in peers:
             found[f"ratio_{peer}_rps"] = ours["invoke_rps"] / peers[peer]["invoke_rps"]
+    if "by_hand" in peers:
+        found["ratio_by_hand_rag"] = peers["by_hand"]["rag_p50_ms"] / ours["rag_p50_ms"]
     for streams in STREAMS:
         tokens, first = f"tok_s_{streams}", f"ttft_s_{streams}"
         for peer in ("vllm_tuned", "vllm_default"):
@@ -133,7 +154,7 @@ def ratios(ours: Mapping[str, float], peers: Mapping[str, Mapping[str, float]]) 
 
 
 async def measure(python: str, *, quick: bool) -> tuple[Any, Any, Any]:
-    figures = await ours(quick=quick)
+    figures = await ours(quick=quick) | await serving_rag.ours(quick=quick)
     found: dict[str, tuple[Any, Any] | None] = {}
     if Path(python).exists():
         found["ray_serve"] = await chain_peer(python, "ray_serve_http.py", quick=quick)
@@ -143,6 +164,7 @@ async def measure(python: str, *, quick: bool) -> tuple[Any, Any, Any]:
     model = str(ModelStore(Settings.load().home).resolve(MODEL, for_engine="vllm").path)
     for name in vllm_settings():
         found[name] = await vllm_peer(name, model, quick=quick)
+    found["by_hand"] = await rag_peer(model, quick=quick)
     there = {name: each for name, each in found.items() if each is not None}
     return figures, {n: f for n, (f, _) in there.items()}, {n: a for n, (_, a) in there.items()}
 
