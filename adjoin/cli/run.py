@@ -22,7 +22,16 @@ from adjoin.cli.terminal import (
     write,
 )
 from adjoin.errors import AdjoinError, InputError
-from adjoin.types import Event, ModelLoading, Passage, Progress, RunPlanned, StageStarted, Tokens
+from adjoin.types import (
+    Event,
+    ModelLoading,
+    Passage,
+    Progress,
+    RunPlanned,
+    StageStarted,
+    StageWarning,
+    Tokens,
+)
 
 if TYPE_CHECKING:
     from adjoin import Runtime
@@ -174,6 +183,9 @@ class _View:
                 self._activity(progress)
             case StageStarted() if not self._text:
                 self._activity.say(event.stage)
+            case StageWarning() as warning:
+                self._activity.hide()
+                note(f"warning: stage {event.stage!r}: {one_line(str(warning))}")
             case RunPlanned() if not self._text:
                 self._activity.say("running")
 
