@@ -1,8 +1,8 @@
 """A question answered from documents over HTTP: `adjoin serve`, and composed by hand.
 
 By hand is vLLM's server (tuned), an embedding service, and FAISS in the client, which embeds the
-question, searches, writes the prompt and asks the model: the same documents, passages, prompt, models
-and parameters.
+question, searches, writes the prompt and asks the model: the same documents, passages, prompt,
+models and parameters.
 """
 
 from __future__ import annotations

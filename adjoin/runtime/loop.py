@@ -121,6 +121,7 @@ class CallersLoop:
 #: Where the asynchronous core runs: a loop of its own, or the caller's.
 Loop: TypeAlias = LoopThread | CallersLoop
 
+
 _END = object()
 
 
