@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc as abc
 import dataclasses
+import enum
 import inspect
 import re
 import types
@@ -53,7 +54,7 @@ _STREAMS = (*_ITERATORS, *_ASYNC_ITERATORS)
 #: Subclasses of these travel as what they derive from.
 _DATA = (
     *(int, float, str, list, dict, tuple, bytes, bytearray, memoryview, np.ndarray),
-    msgspec.Struct,
+    *(enum.Enum, msgspec.Struct),
 )
 #: Scalars of numpy that are no plain memory.
 _NOT_PLAIN = (np.datetime64, np.timedelta64, np.void, np.object_)

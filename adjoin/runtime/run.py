@@ -113,7 +113,7 @@ class RunState:
             case SegmentLost(segment, reached):
                 self._segment_lost(segment, reached)
             case SegmentEnded(segment):
-                self._segments[segment].open = False
+                self._segment_ended(segment)
             case ValueLost(stage, ref):
                 self._value_lost(stage, ref)
             case Collected():
@@ -210,6 +210,17 @@ class RunState:
         self._out.append(CloseSegment(index))
         self._emit(WorkerLost(worker=segment.worker, stages=tuple(sorted(running))))
         self._start_over(running, lost, f"worker {segment.worker} was lost", reached)
+
+    def _segment_ended(self, index: int) -> None:
+        """All is done there, and was read. Who read it may have been lost since."""
+        self._segments[index].open = False
+        again = {n for n, s in self._stages.items() if s.status in (Status.WAITING, Status.PLACED)}
+        gone = [
+            name
+            for name in self._unreachable(again)
+            if self._stages[name].segment == index and self._stages[name].stream is not None
+        ]
+        self._start_over([], gone, "its stream was lost", reached=False)
 
     def _value_lost(self, name: str, ref: str) -> None:
         stage = self._stages[name]

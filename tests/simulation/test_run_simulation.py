@@ -60,7 +60,7 @@ def test_storms_end_once_with_everything_closed(streaming: bool) -> None:
 
 def test_streams_do_not_change_what_runs_return() -> None:
     for seed in FEWER:
-        world = World(seed, Chance(streams=0.7))
+        world = World(seed, Chance(streams=0.7, scattered=0.5))
         end = world.run()
         expected = oracle(world.graph)
         assert end.error is None, seed
@@ -71,7 +71,7 @@ def test_streams_do_not_change_what_runs_return() -> None:
 def test_what_reads_a_stream_that_was_lost_begins_again() -> None:
     broken = 0
     for seed in FEWER:
-        world = World(seed, Chance(crashes=2, duplicate=0.3, large=0.5, streams=0.7))
+        world = World(seed, Chance(crashes=2, duplicate=0.3, large=0.5, streams=0.7, scattered=0.5))
         end = world.run()
         expected = oracle(world.graph)
         assert end.error is None, (seed, end.error)
@@ -85,7 +85,10 @@ def test_what_reads_a_stream_that_was_lost_begins_again() -> None:
 def test_storms_over_streams_end_once_with_everything_closed(streaming: bool) -> None:
     for seed in FEWER:
         world = World(
-            seed, dataclasses.replace(STORM, streams=0.7), attempts=2, streaming=streaming
+            seed,
+            dataclasses.replace(STORM, streams=0.7, scattered=0.5),
+            attempts=2,
+            streaming=streaming,
         )
         _check_invariants(world, world.run(), streaming)
 

@@ -27,7 +27,7 @@ from adjoin.dag import (
     build,
 )
 from adjoin.runtime import moves as m
-from adjoin.runtime.policies.placement import Topology, Worker, place
+from adjoin.runtime.policies.placement import Topology, Worker, place, weigh
 from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.runtime.run import RunState
 from adjoin.transport import codec
@@ -47,6 +47,7 @@ class Chance:
     tokens: float = 0.2
     cancel: float = 0.0
     streams: float = 0.0
+    scattered: float = 0.0
     dropped: float = 0.5
 
 
@@ -220,7 +221,13 @@ class World:
             self._later(1.0, lambda: self._plan(stages))
             return
         workers = tuple(Worker(name=name, address=name, host="h") for name in self._workers)
-        plan = place(self.graph, Topology(self._epoch, workers), stages)
+        topology = Topology(self._epoch, workers)
+        if self.rng.random() < self.chance.scattered:
+            names = [worker.name for worker in workers]
+            where = {name: self.rng.choice(names) for name in sorted(stages)}
+            plan = weigh(self.graph, topology, where)
+        else:
+            plan = place(self.graph, topology, stages)
         self._send(m.Planned(plan))
 
     def _collect(self, values: dict[str, Value]) -> None:
