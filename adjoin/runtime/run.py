@@ -176,6 +176,8 @@ class RunState:
         worker = self._segments[stage.segment].worker
         body = StageSkipped() if fact.skipped else StageCompleted(worker=worker, usage=fact.usage)
         self._emit(body, fact.stage, fact.attempt, fact.at)
+        if not self._segments[stage.segment].open:  # the news of its end came first
+            self._segment_ended(stage.segment)
         self._advance()
 
     def _broke(self, name: str, error: AdjoinError) -> None:
