@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from adjoin.dag import to_json_schema
 from adjoin.errors import InputError
 from adjoin.functions.answers import last_generators
 from adjoin.runtime.gateway.access import Deployer, Invoker
@@ -144,16 +143,9 @@ def _summary(deployed: Deployment) -> dict[str, Any]:
 
 def _inputs(deployed: Deployment) -> dict[str, Any]:
     """The JSON Schema of what an invocation's body holds."""
-    properties = {}
-    for each in deployed.graph.inputs:
-        properties[each.name] = dict(to_json_schema(each.type))
-        if each.description:
-            properties[each.name]["description"] = each.description
-        if each.default is not None:
-            properties[each.name]["default"] = each.default.value
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {each.name: each.to_json_schema() for each in deployed.graph.inputs},
         "required": [each.name for each in deployed.graph.inputs if each.default is None],
         "additionalProperties": False,
     }
