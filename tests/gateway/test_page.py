@@ -1,0 +1,337 @@
+"""The page as a browser shows it, on `adjoin serve` as a process with the fake engine.
+
+The screenshots are written to the folder that PAGE_SCREENSHOTS names, or to the test's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from serving import Process
+from texts import ASK, ENDLESS, text
+
+from adjoin.runtime.gateway.keys import SCOPES, KeyStore
+from adjoin.runtime.gateway.state import open_state
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.remote.webelement import WebElement
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--window-size=1100,900", "--lang=en"),
+)
+WAIT_S = 30
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+MARKUP = ENDLESS.replace("endless", "markup").replace(
+    "{words: 100000, interval_s: 0.01}", json.dumps({"answer": HOSTILE})
+)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a service with workflows and a collection, and a key for it."""
+    home = tmp_path_factory.mktemp("page-home")
+    keys = KeyStore(open_state(home / "gateway" / "state.db"))
+    key = keys.create("default", SCOPES[:-1])[1]
+    options = ("--set", 'allowed_modules=["gateway_flows"]', "--set", 'allowed_models=["fake:"]')
+    with Process(home, *options) as process:
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx2.Client(base_url=process.url, headers=headers, timeout=60) as client:
+            client.put("/api/v1/collections/animals", json={"embedding": "fake:"})
+            documents = [
+                {"text": "The cat of the house is called Minka.", "source": "cats.md", "id": "1"},
+                {"text": "Dogs bark. " * 80, "source": "dogs.md", "metadata": {"page": 3}},
+            ]
+            client.post("/api/v1/collections/animals/documents", json={"documents": documents})
+            for name, content in (
+                ("ask", ASK),
+                ("breaks", text("breaks", "fail")),
+                ("endless", ENDLESS),
+                ("markup", MARKUP),
+            ):
+                answer = client.put(f"/api/v1/workflows/{name}", content=content)
+                assert answer.status_code == 201, answer.text
+        yield process.url, key
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, driver: Chrome, url: str, shots: Path) -> None:
+        self.driver = driver
+        self.url = url
+        self._shots = shots
+
+    def open(self, path: str = "") -> None:
+        self.driver.get("about:blank")  # else another fragment alone would load nothing
+        self.driver.get(f"{self.url}/{path}")
+
+    def find(self, selector: str) -> WebElement:
+        """The first visible element; it may take a while to come."""
+        return self.until(lambda: self._visible(selector))
+
+    def press(self, label: str) -> None:
+        self.until(
+            lambda: next(
+                (
+                    each
+                    for each in self.driver.find_elements("tag name", "button")
+                    if each.text == label and each.is_displayed() and each.is_enabled()
+                ),
+                None,
+            )
+        ).click()
+
+    def fill(self, selector: str, value: str) -> None:
+        field = self.find(selector)
+        field.clear()
+        field.send_keys(value)
+
+    def has(self, selector: str, words: str) -> str:
+        """Wait until an element's text has these words; the whole text."""
+
+        def shown() -> str:
+            found = self._visible(selector)
+            return found.text if found is not None and words in found.text else ""
+
+        return str(self.until(shown, f"{words!r} in {selector}"))
+
+    def until(self, condition: Any, said: str = "") -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        waiting = WebDriverWait(
+            self.driver, WAIT_S, 0.02, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return waiting.until(lambda _: condition(), said)
+
+    def shoot(self, name: str) -> None:
+        """The whole page, however long."""
+        script = "return document.documentElement.scrollHeight"
+        width = self.driver.get_window_size()["width"]
+        self.driver.set_window_size(width, int(self.driver.execute_script(script)) + 120)
+        self.driver.save_screenshot(str(self._shots / f"{name}.png"))
+        self.driver.set_window_size(width, 900)
+
+    def sign_in(self, key: str) -> None:
+        self.fill("#key-text", key)
+        self.press("Use this key")
+
+    def _visible(self, selector: str) -> WebElement | None:
+        found = self.driver.find_elements("css selector", selector)
+        return next((each for each in found if each.is_displayed()), None)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    selenium = pytest.importorskip("selenium.webdriver")
+    options = selenium.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = selenium.Chrome(options, selenium.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(driver: Chrome, service: tuple[str, str], tmp_path: Path) -> Iterator[Page]:
+    shots = Path(os.environ.get("PAGE_SCREENSHOTS") or tmp_path)
+    shots.mkdir(parents=True, exist_ok=True)
+    page = Page(driver, service[0], shots)
+    page.open()
+    driver.execute_script("sessionStorage.clear()")
+    driver.get_log("browser")
+    yield page
+    # A policy that is broken, a script that throws: the browser says so here.
+    said = [each["message"] for each in driver.get_log("browser") if each["level"] == "SEVERE"]
+    assert [each for each in said if "the server responded with a status" not in each] == []
+
+
+@pytest.fixture
+def signed_in(page: Page, service: tuple[str, str]) -> Page:
+    page.driver.execute_script("sessionStorage.setItem('adjoin.key', arguments[0])", service[1])
+    return page
+
+
+def test_it_asks_for_a_key_and_keeps_it_out_of_the_address(
+    page: Page, service: tuple[str, str]
+) -> None:
+    page.open()
+    page.has("#key", "This service asks for one.")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "key-text"
+    page.sign_in("adj_wrong")
+    page.has("#key-why[data-wrong]", "this key is not valid")
+    page.shoot("wrong-key")
+    page.sign_in(service[1])
+    assert page.has("nav", "ask").split() == ["ask", "breaks", "endless", "markup"]
+    page.has("h2", "ask")
+    assert service[1] not in page.driver.current_url
+    assert service[1] not in page.driver.page_source
+    page.press("Forget the key")
+    page.has("#key", "This service asks for one.")
+
+
+def test_a_form_with_defaults_a_streamed_answer_and_its_sources(signed_in: Page) -> None:
+    page = signed_in
+    page.open("#ask")
+    page.press("Run")  # a question is missing
+    assert page.driver.switch_to.active_element.get_attribute("id") == "input-question"
+    assert page.find("#input-k").get_attribute("value") == "2"
+    assert page.find("#input-notes").get_attribute("value") == '[\n  "one"\n]'
+    page.fill("#input-question", "What does the cat do?")
+    page.find("#input-tone").send_keys("formal")
+    page.find("#input-loud").click()
+    page.driver.execute_script(
+        """window.seen = [];
+        new MutationObserver(() => {
+            const said = document.querySelector(".said")?.textContent;
+            if (said) window.seen.push(said);
+        }).observe(document.querySelector("#view"), {subtree: true, childList: true, characterData: true});
+        """
+    )
+    page.press("Run")
+    page.has(".status", "Done")
+    seen = page.driver.execute_script("return window.seen")
+    growing = [len(each) for each in seen]
+    assert len(set(growing)) > 3, "the tokens were shown as they came"
+    assert growing == sorted(growing)
+    answer = page.find(".answer").text
+    assert "The cat of the house sleeps all day long." in answer
+    assert "cats.md" in answer and "called Minka" in answer and "page 3" in answer
+    assert '"formal"' not in answer and "formal" in answer and "true" in answer
+    stages = page.find(".stages").text
+    for stage in ("vector", "passages", "answer"):
+        assert stage in stages
+    assert stages.count("done") == 3 and " s" in stages
+    page.shoot("answer")
+
+
+def test_the_code_that_it_shows_makes_the_same_request(
+    signed_in: Page, service: tuple[str, str]
+) -> None:
+    page = signed_in
+    page.open("#ask")
+    question = "Who's \"there\"?\nünï $HOME `x` \\ 'n"
+    page.find("#input-question")
+    page.driver.execute_script(
+        """const field = document.querySelector("#input-question"); field.value = arguments[0];
+        field.dispatchEvent(new Event("input", {bubbles: true}));""",
+        question,
+    )
+    page.find("details.request > summary").click()
+    curl, python = (
+        each.text for each in page.driver.find_elements("css selector", ".request pre")
+    )
+    assert service[1] not in curl + python
+    environment = os.environ | {"ADJOIN_API_KEY": service[1]}
+    for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
+        if shutil.which(command[0]) is None or (command[0] == "bash" and not shutil.which("curl")):
+            continue
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "RunCompleted" in ended.stdout and "sleeps" in ended.stdout
+    page.shoot("code")
+
+
+def test_a_stage_that_fails_is_named_with_what_it_says(signed_in: Page) -> None:
+    signed_in.open("#breaks")
+    signed_in.fill("#input-text", "this")
+    signed_in.press("Run")
+    said = signed_in.has(".problem", "The stage only failed")
+    assert "cannot take this" in said
+    signed_in.has(".status", "Failed")
+    assert "failed" in signed_in.find(".stages [data-state=failed]").text
+    signed_in.shoot("failed-stage")
+
+
+def test_a_refusal_is_shown_as_the_service_says_it(signed_in: Page) -> None:
+    signed_in.open("#ask")
+    signed_in.fill("#input-question", "What?")
+    signed_in.fill("#input-notes", "[1]")
+    signed_in.press("Run")
+    assert "notes" in signed_in.has(".problem", "Bad Request")
+
+
+def test_a_run_can_be_cancelled(signed_in: Page) -> None:
+    page = signed_in
+    page.open("#endless")
+    page.fill("#input-question", "go on")
+    page.press("Run")
+    page.has(".said", "go on go")
+    page.press("Cancel")
+    page.has(".status", "Cancelled")
+    assert page.driver.switch_to.active_element.text == "Run"
+    with httpx2.Client(base_url=page.url, timeout=30) as client:
+        key = page.driver.execute_script("return sessionStorage.getItem('adjoin.key')")
+        runs = client.get("/api/v1/runs", headers={"Authorization": f"Bearer {key}"}).json()["runs"]
+    assert {run["workflow"]: run["state"] for run in reversed(runs)}["endless"] == "cancelled"
+
+
+def test_markup_in_an_answer_stays_text(signed_in: Page) -> None:
+    page = signed_in
+    page.open("#markup")
+    page.fill("#input-question", HOSTILE)
+    page.press("Run")
+    page.has(".status", "Done")
+    assert HOSTILE in page.find(".answer").text
+    assert page.driver.find_elements("css selector", "#view script, .answer img") == []
+    assert page.driver.title == "markup – adjoin"
+
+
+def test_the_keyboard_is_enough(signed_in: Page) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page = signed_in
+    page.open("#ask")
+    page.find("#input-question").send_keys("What?", Keys.CONTROL, Keys.ENTER)
+    page.has(".status", "Done")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_narrow_window(signed_in: Page, scheme: str) -> None:
+    page = signed_in
+    page.driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    page.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 375, "height": 1900, "deviceScaleFactor": 2, "mobile": True},
+    )
+    try:
+        page.open("#ask")
+        page.driver.refresh()
+        page.fill("#input-question", "What does the cat do?")
+        page.press("Run")
+        page.has(".status", "Done")
+        page.find("details.request > summary").click()
+        width = page.driver.execute_script("return document.documentElement.scrollWidth")
+        page.driver.save_screenshot(str(page._shots / f"narrow-{scheme}.png"))
+        assert width <= 375
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
