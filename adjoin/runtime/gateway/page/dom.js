@@ -20,5 +20,5 @@ export function grow(node, text) {
 }
 
 export function seconds(value) {
-  return `${value.toFixed(value < 10 ? 2 : 1)} s`;
+  return value < 0.1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(value < 10 ? 2 : 1)} s`;
 }

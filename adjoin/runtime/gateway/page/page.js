@@ -98,7 +98,7 @@ function workflowView(workflow, place) {
   });
 
   async function execute(body) {
-    const run = (running = new Run(place, workflow.answers));
+    const run = (running = new Run(place, workflow));
     result.replaceChildren(run.element);
     begin.setAttribute("aria-disabled", "true"); // disabled, it would lose the focus
     cancel.disabled = false;

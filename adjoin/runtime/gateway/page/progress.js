@@ -9,9 +9,9 @@ const stageOf = (name) => ({
 });
 
 export class Progress {
-  constructor(answers) {
-    this.answers = new Set(answers);
-    this.stages = new Map();
+  /** `stages` in the order in which they are shown. */
+  constructor(stages) {
+    this.stages = new Map(stages.map((name) => [name, stageOf(name)]));
     this.state = "queued"; // then running; succeeded, failed, cancelled
     this.outputs = null;
     this.usage = null;

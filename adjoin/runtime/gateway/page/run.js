@@ -11,10 +11,10 @@ const SAYS = { queued: "Waiting for its turn", running: "Running", succeeded: "D
                failed: "Failed", cancelled: "Cancelled" };
 
 export class Run {
-  /** `place` is the workflow's address at the API, `answers` the stages that say its answer. */
-  constructor(place, answers) {
+  /** `place` is the workflow's address at the API, `answers` those of its stages that say its answer. */
+  constructor(place, { stages, answers }) {
     this.place = place;
-    this.progress = new Progress(answers);
+    this.progress = new Progress(stages);
     this.aborting = new AbortController();
     this.id = null;
     this.status = el("p", { role: "status", class: "status" });
@@ -22,7 +22,7 @@ export class Run {
     this.said = answers.map((name) => ({ name, view: new Said(null) }));
     this.answer = el("div", { class: "answer" }, ...this.said.map(({ view }) => view.element));
     this.ending = el("div");
-    this.list = new StageList(this.progress.answers);
+    this.list = new StageList(new Set(answers));
     this.element = el("section", { "aria-labelledby": "run-title", class: "run" },
       el("div", { class: "line" }, el("h3", { id: "run-title" }, "Answer"), this.timer),
       this.status, this.answer, this.ending, el("h3", {}, "Stages"), this.list.element);

@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 
 const MOST_CHARACTERS = 20_000;
-const LONG = 500;
+const LONG = 300;
 
 const isPassage = (value) =>
   value !== null && typeof value === "object" && typeof value.text === "string" &&
@@ -20,7 +20,7 @@ export function outputs(values) {
 function shown(value, depth = 0) {
   if (value === null) return el("p", { class: "note" }, "none");
   if (value === "") return el("p", { class: "note" }, "empty");
-  if (typeof value === "string") return text(value);
+  if (typeof value !== "object") return text(String(value));
   if (isPassage(value)) return passages([value]);
   if (Array.isArray(value) && value.length) {
     if (value.every(isPassage)) return passages(value);
@@ -63,7 +63,7 @@ export function problem({ details }) {
                   attempt: attempt > 1 ? attempt : null, run };
   const named = Object.entries(facts).filter(([, value]) => value);
   return el("section", { class: "problem", role: "alert" },
-    el("h3", {}, stage ? `The stage ${stage} failed` : title || "The run failed"),
+    el("h3", {}, stage ? `Stage “${stage}” failed` : title || "The run failed"),
     detail && el("p", { class: "text" }, detail),
     hint && el("p", {}, `What to do: ${hint}.`),
     wait && el("p", {}, `Try again in ${wait} s.`),

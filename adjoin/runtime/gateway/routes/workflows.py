@@ -16,6 +16,7 @@ from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import EventStream, wants_events
+from adjoin.runtime.gateway.tracing import trace_of
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
 
@@ -56,13 +57,14 @@ async def deploy(request: Request, name: str, caller: Deployer) -> Response:
 
 @router.get("/{name}")
 async def get_workflow(request: Request, name: str, caller: Invoker) -> Response:
-    """A workflow with the JSON Schema of its inputs, the stages whose tokens are its answer, and
-    its canonical text."""
+    """A workflow with the JSON Schema of its inputs, its stages in order, those whose tokens are its
+    answer, and its canonical text."""
     found = service_of(request).deployments.find(caller.tenant, name)
     return answer(
         {
             **_summary(found),
             "inputs": _inputs(found),
+            "stages": [stage.id for stage in found.graph.stages],
             "answers": sorted(last_generators(found.graph)),
             "text": found.graph.to_yaml(),
         },
@@ -111,6 +113,7 @@ async def invoke(
     inputs = await read_object(request)
     events = wants_events(request)
     record = service.runs.start(found, inputs, streaming=events, timeout_s=timeout)
+    record.trace = trace_of(request)
     if events:
         return EventStream(record, owned=True)
     headers = {"X-Run-Id": record.id}
