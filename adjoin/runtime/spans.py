@@ -122,7 +122,7 @@ class _Spans:
         return self._spans
 
     def _start(self, event: Event, worker: str) -> None:
-        attributes = {
+        attributes: Attributes = {
             "adjoin.stage": event.stage,
             "adjoin.attempt": event.attempt,
             "adjoin.worker": worker,

@@ -83,7 +83,8 @@ class Page:
 
     def find(self, selector: str) -> WebElement:
         """The first visible element; it may take a while to come."""
-        return self.until(lambda: self._visible(selector))
+        found: WebElement = self.until(lambda: self._visible(selector), selector)
+        return found
 
     def press(self, label: str) -> None:
         self.until(
@@ -129,6 +130,11 @@ class Page:
         self.driver.save_screenshot(str(self._shots / f"{name}.png"))
         self.driver.set_window_size(width, 900)
 
+    def said(self) -> list[str]:
+        """The browser's own complaints since this was asked for last."""
+        log: Any = self.driver.get_log
+        return [each["message"] for each in log("browser") if each["level"] == "SEVERE"]
+
     def sign_in(self, key: str) -> None:
         self.fill("#key-text", key)
         self.press("Use this key")
@@ -163,11 +169,10 @@ def page(driver: Chrome, service: tuple[str, str], tmp_path: Path) -> Iterator[P
     page = Page(driver, service[0], shots)
     page.open()
     driver.execute_script("sessionStorage.clear()")
-    driver.get_log("browser")
+    page.said()
     yield page
     # A policy that is broken, a script that throws: the browser says so here.
-    said = [each["message"] for each in driver.get_log("browser") if each["level"] == "SEVERE"]
-    assert [each for each in said if "the server responded with a status" not in each] == []
+    assert [each for each in page.said() if "the server responded with a status" not in each] == []
 
 
 @pytest.fixture
@@ -209,7 +214,8 @@ def test_a_form_with_defaults_a_streamed_answer_and_its_sources(signed_in: Page)
         new MutationObserver(() => {
             const said = document.querySelector(".said")?.textContent;
             if (said) window.seen.push(said);
-        }).observe(document.querySelector("#view"), {subtree: true, childList: true, characterData: true});
+        }).observe(document.querySelector("#view"),
+                   {subtree: true, childList: true, characterData: true});
         """
     )
     page.press("Run")
@@ -295,7 +301,7 @@ def test_markup_in_an_answer_stays_text(signed_in: Page) -> None:
     page.has(".status", "Done")
     assert HOSTILE in page.find(".answer").text
     assert page.driver.find_elements("css selector", "#view script, .answer img") == []
-    assert page.driver.title == "markup – adjoin"
+    assert page.driver.title == "markup - adjoin"
 
 
 def test_the_keyboard_is_enough(signed_in: Page) -> None:

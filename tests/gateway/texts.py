@@ -66,13 +66,16 @@ spec:
     notes: {type: "list[string]", default: ["one"]}
     seed: {type: "integer | null", default: null}
   models:
-    speaker: {source: "fake:", args: {answer: "The cat of the house sleeps all day long.", interval_s: 0.05}}
+    speaker:
+      source: "fake:"
+      args: {answer: "The cat of the house sleeps all day long.", interval_s: 0.05}
   stages:
     vector: {uses: embed, with: {texts: "${inputs.question}", model: "fake:"}}
     passages: {uses: retrieve, with: {vector: "${vector}", collection: animals, k: "${inputs.k}"}}
-    answer: {uses: generate, with: {prompt: "${inputs.question}", model: speaker}}
+    answer: {uses: generate, with: {prompt: "${passages[0].text}", model: speaker}}
   outputs:
     answer: "${answer}"
     sources: "${passages}"
-    given: {k: "${inputs.k}", tone: "${inputs.tone}", loud: "${inputs.loud}", notes: "${inputs.notes}"}
+    given: {k: "${inputs.k}", tone: "${inputs.tone}", loud: "${inputs.loud}"}
+    notes: "${inputs.notes}"
 """

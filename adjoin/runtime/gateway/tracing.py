@@ -1,5 +1,5 @@
-"""Spans of runs to OpenTelemetry: made from the events of each that has ended, sent when the standard
-variables say where to. Without them nothing of OpenTelemetry is imported."""
+"""Spans of runs to OpenTelemetry: made from the events of each that has ended, sent when the
+standard variables say where to. Without them nothing of OpenTelemetry is imported."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from adjoin.runtime.spans import spans_of
 from adjoin.types import Event
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
 
 #: https://www.w3.org/TR/trace-context/
@@ -35,7 +36,7 @@ class Tracing:
     """Sends the spans of each run that has ended, from a thread of OpenTelemetry's own."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        self._provider = provider
+        self.provider = provider
         self._tracer = provider.get_tracer("adjoin", __version__)
 
     def ended(self, record: RunRecord) -> None:
@@ -45,7 +46,7 @@ class Tracing:
 
         above = TraceContextTextMapPropagator().extract(record.trace)
         events = (msgspec.json.decode(data, type=Event) for _, data in record.kept)
-        contexts = []
+        contexts: list[Context] = []
         for each in spans_of(events, record.waited):
             span = self._tracer.start_span(
                 each.name,
@@ -61,7 +62,7 @@ class Tracing:
 
     def close(self) -> None:
         """Send what is left; blocks for as long as the exporter's own time limit."""
-        self._provider.shutdown()
+        self.provider.shutdown()
 
 
 def configured(environment: Mapping[str, str] = os.environ) -> bool:

@@ -73,7 +73,7 @@ async function open(name, current) {
   const place = `api/v1/workflows/${encodeURIComponent(name)}`;
   const workflow = await (await request(place)).json();
   if (!current()) return;
-  document.title = `${name} – adjoin`;
+  document.title = `${name} - adjoin`;
   view.replaceChildren(...workflowView(workflow, place));
 }
 

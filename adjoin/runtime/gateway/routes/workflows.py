@@ -57,8 +57,8 @@ async def deploy(request: Request, name: str, caller: Deployer) -> Response:
 
 @router.get("/{name}")
 async def get_workflow(request: Request, name: str, caller: Invoker) -> Response:
-    """A workflow with the JSON Schema of its inputs, its stages in order, those whose tokens are its
-    answer, and its canonical text."""
+    """A workflow with the JSON Schema of its inputs, its stages in order, those whose tokens are
+    its answer, and its canonical text."""
     found = service_of(request).deployments.find(caller.tenant, name)
     return answer(
         {
