@@ -284,6 +284,7 @@ def test_a_run_can_be_cancelled(signed_in: Page) -> None:
     page.fill("#input-question", "go on")
     page.press("Run")
     page.has(".said", "go on go")
+    page.shoot("running")
     page.press("Cancel")
     page.has(".status", "Cancelled")
     assert page.driver.switch_to.active_element.text == "Run"
@@ -302,6 +303,115 @@ def test_markup_in_an_answer_stays_text(signed_in: Page) -> None:
     assert HOSTILE in page.find(".answer").text
     assert page.driver.find_elements("css selector", "#view script, .answer img") == []
     assert page.driver.title == "markup - adjoin"
+
+
+def test_on_a_service_without_keys_it_asks_for_none(driver: Chrome, tmp_path: Path) -> None:
+    (tmp_path / "markup.yaml").write_text(MARKUP)
+    with Process(tmp_path / "home", "--dev", str(tmp_path / "markup.yaml")) as process:
+        page = Page(driver, process.url, tmp_path)
+        page.open()
+        page.fill("#input-question", "What?")
+        page.press("Run")
+        page.has(".status", "Done")
+        page.find("details.request > summary").click()
+        assert "Authorization" not in page.find(".request").text
+
+
+def test_a_service_that_has_gone_is_said(driver: Chrome, tmp_path: Path) -> None:
+    (tmp_path / "endless.yaml").write_text(ENDLESS)
+    with Process(tmp_path / "home", "--dev", str(tmp_path / "endless.yaml")) as process:
+        page = Page(driver, process.url, tmp_path)
+        page.open()
+        page.fill("#input-question", "go on")
+        page.press("Run")
+        page.has(".said", "go on go")
+        process.process.kill()
+        assert "the run has ended with it" in page.has(".problem", "No connection")
+        page.press("Run")
+        page.has(".problem", "does not answer")
+
+
+def stages_after(page: Page, *news: tuple[float, str, dict[str, Any]]) -> str:
+    """What the list of stages shows after these events of a run of the stages a and b."""
+    begun = (0.0, "", {"type": "RunStarted", "workflow": "w", "version": "v"})
+    events = [
+        {"at": at, "stage": stage, "attempt": 1, "body": body} for at, stage, body in (begun, *news)
+    ]
+    page.open()
+    page.find("#key")
+    shown: str = page.driver.execute_async_script(
+        """const [events, done] = arguments;
+        Promise.all([import("/page/progress.js"), import("/page/stages.js")]).then(([p, s]) => {
+            const [progress, list] = [new p.Progress(["a", "b"]), new s.StageList(new Set(["b"]))];
+            for (const event of events) { progress.apply(event, event.at * 1000);
+                                          list.update(progress, event.at * 1000); }
+            document.querySelector("#view").replaceChildren(list.element);
+            for (const fold of list.element.querySelectorAll("details")) fold.open = true;
+            done(list.element.innerText);
+        });""",
+        events,
+    )
+    return " ".join(shown.split())
+
+
+STARTED = {"type": "StageStarted", "worker": "w0"}
+DONE = {"type": "StageCompleted", "worker": "w0", "usage": {}}
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "Tokens", "tokens": [{"text": text, "choice": 0, "reasoning": False}]}
+
+
+def test_stages_of_fan_outs_and_loops_are_below_their_own(page: Page) -> None:
+    inside = [(1.0, f"a[{i}]", STARTED) for i in range(103)]
+    shown = stages_after(page, (0.5, "a", STARTED), *inside, (1.5, "a[0]", DONE), (4.5, "a", DONE))
+    assert shown.startswith("● a done 4.00 s ● [0] done 0.50 s ◐ [1] running")
+    assert shown.endswith("[99] running 3.50 s and 3 more ○ b waiting")
+    page.shoot("fan-out")
+
+
+def test_another_attempt_begins_its_text_anew(page: Page) -> None:
+    failed = {"type": "StageFailed", "error": {"message": "it crashed"}, "retry": True}
+    first = ((1.0, "a", STARTED), (1.5, "a", said("one two three")), (2.0, "a", failed))
+    assert "↻ a retrying 1.00 s it crashed" in stages_after(page, *first)
+    shown = stages_after(page, *first, (3.0, "a", STARTED), (3.5, "a", said("four")))
+    assert "◐ a running 0.50 s" in shown and "four" in shown
+    assert "one two" not in shown and "crashed" not in shown
+
+
+def test_what_a_run_that_ended_did_not_do_is_said(page: Page) -> None:
+    lost = (2.0, "", {"type": "WorkerLost", "worker": "w0", "stages": ["a"]})
+    assert "○ a waiting w0 was lost" in stages_after(page, (1.0, "a", STARTED), lost)
+    loading = (1.5, "a", {"type": "ModelLoading", "model": "m", "phase": "fork"})
+    shown = stages_after(page, (1.0, "a", STARTED), loading)
+    assert "m is loading (fork)" in shown
+    ended = (3.0, "", {"type": "RunCancelled", "reason": ""})
+    shown = stages_after(page, (1.0, "a", STARTED), loading, ended)
+    assert shown == "■ a stopped 2.00 s ○ b not run"
+
+
+def test_events_are_whole_however_their_bytes_come(page: Page) -> None:
+    page.open()
+    page.find("#key")
+    stream = ': still here\n\nid: 0\nevent: A\ndata: {"a": "é"}\n\ndata: {"a": 2}\n\n'
+    for size in (1, 2, 3, 7, 1000):
+        found = page.driver.execute_async_script(
+            """const [text, size, done] = arguments;
+            import("/page/api.js").then(async ({events}) => {
+                const bytes = new TextEncoder().encode(text);
+                const body = new ReadableStream({start(controller) {
+                    for (let i = 0; i < bytes.length; i += size)
+                        controller.enqueue(bytes.slice(i, i + size));
+                    controller.close();
+                }});
+                const found = [];
+                for await (const event of events(new Response(body))) found.push(event);
+                done(found);
+            });""",
+            stream,
+            size,
+        )
+        assert found == [{"a": "é"}, {"a": 2}]
 
 
 def test_the_keyboard_is_enough(signed_in: Page) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +35,11 @@ DONE = StageCompleted(worker="w0", usage=Usage())
 COMPLETED = RunCompleted(outputs={}, usage=Usage(), seconds=9.0)
 
 
-def run(*news: tuple[float, str, Body], end: Body = COMPLETED, at: float = 9.0) -> list[Event]:
-    everything = [(0.0, "", STARTED), *news, (at, "", end)]
+News: TypeAlias = tuple[float, str, Body]
+
+
+def run(*news: News, end: Body = COMPLETED, at: float = 9.0) -> list[Event]:
+    everything: list[News] = [(0.0, "", STARTED), *news, (at, "", end)]
     return [
         Event(run="r1", seq=seq, at=at, stage=stage, attempt=1 if stage else 0, body=body)
         for seq, (at, stage, body) in enumerate(everything)
@@ -129,7 +134,7 @@ def test_embeddings_are_named_so_and_a_mere_wait_is_no_call() -> None:
     ],
 )
 def test_what_runs_inside_a_stage_is_below_it(below: str, above: str) -> None:
-    inside = [(1.0, above, BEGUN), (2.0, below, BEGUN), (3.0, below, DONE), (4.0, above, DONE)]
+    inside: list[News] = [(1.0, above, BEGUN), (2.0, below, BEGUN), (3.0, below, DONE)]
     assert parent(spans_of(run(*inside)), f"stage {below}") == f"stage {above}"
 
 
@@ -162,7 +167,7 @@ def test_a_cancelled_run_ends_what_was_open() -> None:
 
 def test_a_lost_worker_ends_the_attempts_on_it() -> None:
     lost = WorkerLost(worker="w0", stages=("s",))
-    again = [(1.0, "s", BEGUN), (2.0, "", lost), (3.0, "s", BEGUN), (4.0, "s", DONE)]
+    again: list[News] = [(1.0, "s", BEGUN), (2.0, "", lost), (3.0, "s", BEGUN), (4.0, "s", DONE)]
     spans = spans_of(run(*again))
     assert [(span.end, span.error) for span in spans[1:]] == [(2.0, "transport"), (4.0, "")]
 

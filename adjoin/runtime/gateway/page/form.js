@@ -36,8 +36,10 @@ function field(name, schema, required) {
   const attributes = { id, required: required && !nullable,
                        "aria-describedby": note ? `${id}-note` : null };
   const [control, read] = controlOf(kind, nullable, schema.default, attributes);
-  const label = el("label", { for: id }, name, required ? "" : el("span", { class: "note" }, " optional"));
-  const parts = kind.type === "boolean" && control.type === "checkbox"
+  const chosen = control.type === "checkbox" || control instanceof HTMLSelectElement; // never empty
+  const label = el("label", { for: id }, name,
+                   required || chosen ? null : el("span", { class: "note" }, " optional"));
+  const parts = control.type === "checkbox"
     ? [el("div", { class: "check" }, control, label)] : [label, control];
   if (note) parts.push(el("p", { class: "note", id: `${id}-note` }, note));
   return { name, control, read, element: el("div", { class: "field" }, ...parts) };
@@ -102,8 +104,10 @@ function choice(values, nullable, initial, attributes) {
 }
 
 function json(nullable, initial, attributes) {
-  const control = el("textarea", { ...attributes, rows: 4, class: "code", spellcheck: "false" });
-  control.value = initial === undefined ? "" : JSON.stringify(initial, null, 2);
+  const value = initial === undefined ? "" : JSON.stringify(initial, null, 2);
+  const rows = Math.min(12, Math.max(2, value.split("\n").length));
+  const control = el("textarea", { ...attributes, rows, class: "code", spellcheck: "false" });
+  control.value = value;
   return [control, () => {
     if (!control.value.trim()) return nullable ? null : undefined;
     try {

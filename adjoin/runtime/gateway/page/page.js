@@ -21,6 +21,7 @@ async function attempt(work) {
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (mine !== visit) return;
+    byId("forget").hidden = key.get() === "";
     if (error.details.status === 401) askForKey(error);
     else view.replaceChildren(problem(error));
   }
@@ -100,6 +101,7 @@ function workflowView(workflow, place) {
   async function execute(body) {
     const run = (running = new Run(place, workflow));
     result.replaceChildren(run.element);
+    run.element.scrollIntoView({ block: "nearest" });
     begin.setAttribute("aria-disabled", "true"); // disabled, it would lose the focus
     cancel.disabled = false;
     try {
