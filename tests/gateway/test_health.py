@@ -32,13 +32,13 @@ def test_figures_have_the_engines(client: httpx2.Client) -> None:
     documents = {"documents": [{"text": "cats purr"}]}
     client.post("/api/v1/collections/engines/documents", json=documents)
     figures = client.get("/metrics").text
-    (line,) = [
+    lines = [
         each
         for each in figures.splitlines()
         if each.startswith("adjoin_engine_tokens_total") and 'kind="embedded"' in each
     ]
-    assert 'model="fake:"' in line
-    assert float(line.split()[-1]) >= 2
+    counts = [float(line.split()[-1]) for line in lines if 'model="fake:"' in line]
+    assert max(counts) >= 2
 
 
 def test_every_route_is_in_the_document_and_in_the_documentation(served: Any) -> None:

@@ -5,7 +5,7 @@ export const rootOf = (stage) => stage.split(/[[#/]/, 1)[0];
 
 const stageOf = (name) => ({
   name, state: "waiting", began: 0, seconds: null, predicted: null, worker: "", attempt: 1,
-  note: "", error: "", said: [],
+  note: "", error: "", warnings: [], said: [],
 });
 
 export class Progress {
@@ -70,6 +70,9 @@ export class Progress {
       case "StageFailed":
         finish(stage, body.retry ? "retrying" : "failed", at);
         stage.error = body.error.message;
+        break;
+      case "StageWarning":
+        stage.warnings.push(`${body.what}: ${body.why} (${body.where}); ${body.hint}`);
         break;
       case "WorkerLost":
         for (const name of body.stages) {

@@ -65,7 +65,7 @@ class Row {
     set(this.mark, MARKS[stage.state]);
     set(this.state, stage.attempt > 1 ? `${stage.state}, attempt ${stage.attempt}` : stage.state);
     set(this.time, timeOf(stage, progress, now));
-    set(this.note, stage.error || stage.note);
+    set(this.note, [stage.error || stage.note, ...stage.warnings].filter(Boolean).join("\n"));
     this.text?.update(stage.said);
   }
 }
