@@ -382,8 +382,16 @@ def test_another_attempt_begins_its_text_anew(page: Page) -> None:
 def test_what_a_run_that_ended_did_not_do_is_said(page: Page) -> None:
     lost = (2.0, "", {"type": "WorkerLost", "worker": "w0", "stages": ["a"]})
     assert "○ a waiting w0 was lost" in stages_after(page, (1.0, "a", STARTED), lost)
-    warning = {"type": "StageWarning", "what": "it blocks", "where": "f.py:1", "why": "x", "hint": "y"}
-    assert "it blocks: x (f.py:1); y" in stages_after(page, (1.0, "a", STARTED), (2.0, "a", warning))
+    warning = {
+        "type": "StageWarning",
+        "what": "it blocks",
+        "where": "f.py:1",
+        "why": "x",
+        "hint": "y",
+    }
+    assert "it blocks: x (f.py:1); y" in stages_after(
+        page, (1.0, "a", STARTED), (2.0, "a", warning)
+    )
     loading = (1.5, "a", {"type": "ModelLoading", "model": "m", "phase": "fork"})
     shown = stages_after(page, (1.0, "a", STARTED), loading)
     assert "m is loading (fork)" in shown
