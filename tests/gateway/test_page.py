@@ -270,6 +270,19 @@ def test_a_stage_that_fails_is_named_with_what_it_says(signed_in: Page) -> None:
     signed_in.shoot("failed-stage")
 
 
+def test_a_workflow_is_shown_as_picture_and_text(signed_in: Page) -> None:
+    page = signed_in
+    page.open("#ask")
+    page.find("h2")
+    for fold in page.driver.find_elements("css selector", "#view > details > summary")[1:]:
+        fold.click()
+    picture = page.find("img.graph")
+    drawn = "return arguments[0].complete && arguments[0].naturalWidth"
+    assert page.until(lambda: page.driver.execute_script(drawn, picture)) > 50
+    assert "uses: retrieve" in page.find("details[open] pre").text
+    page.shoot("picture")
+
+
 def test_a_refusal_is_shown_as_the_service_says_it(signed_in: Page) -> None:
     signed_in.open("#ask")
     signed_in.fill("#input-question", "What?")
@@ -366,7 +379,7 @@ def test_stages_of_fan_outs_and_loops_are_below_their_own(page: Page) -> None:
     inside = [(1.0, f"a[{i}]", STARTED) for i in range(103)]
     shown = stages_after(page, (0.5, "a", STARTED), *inside, (1.5, "a[0]", DONE), (4.5, "a", DONE))
     assert shown.startswith("● a done 4.00 s ● [0] done 0.50 s ◐ [1] running")
-    assert shown.endswith("[99] running 3.50 s and 3 more ○ b waiting")
+    assert shown.endswith("[29] running 3.50 s and 73 more ○ b waiting")
     page.shoot("fan-out")
 
 

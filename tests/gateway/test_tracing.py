@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,6 +117,19 @@ def test_a_missing_extra_is_said(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert open_tracing() is None
     assert "adjoin[otel]" in caplog.text
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("adjoin.runtime.gateway.tracing._CLOSE_S", 0.01)
+    answered = threading.Event()
+    provider: Any = SimpleNamespace(get_tracer=lambda *_: None, shutdown=answered.wait)
+    try:
+        Tracing(provider).close()
+        assert "not sent within" in caplog.text
+    finally:
+        answered.set()
 
 
 class _Collector(ThreadingHTTPServer):

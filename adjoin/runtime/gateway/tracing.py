@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 #: https://www.w3.org/TR/trace-context/
 _HEADERS = ("traceparent", "tracestate")
+_CLOSE_S = 3.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _log = logging.getLogger("adjoin.gateway")
@@ -61,8 +63,13 @@ class Tracing:
             span.end(_nanoseconds(record.started + each.end))
 
     def close(self) -> None:
-        """Send what is left; blocks for as long as the exporter's own time limit."""
-        self.provider.shutdown()
+        """Send what is left; blocks, but not for long: a collector that is gone holds up no end."""
+        # The exporter tries again for many seconds. A daemon's thread does not outlive the process.
+        sending = threading.Thread(target=self.provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_CLOSE_S)
+        if sending.is_alive():
+            _log.warning("the last traces were not sent within %g s", _CLOSE_S)
 
 
 def configured(environment: Mapping[str, str] = os.environ) -> bool:
@@ -88,7 +95,8 @@ def open_tracing() -> Tracing | None:
         return None
     resource = Resource.create({"service.name": "adjoin", "service.version": __version__})
     # What the environment says about the service comes last and wins.
-    provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()))
+    resource = resource.merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
 

@@ -3,7 +3,7 @@
 import { el, grow, seconds } from "./dom.js";
 import { rootOf } from "./progress.js";
 
-const MOST_BELOW = 100;
+const MOST_BELOW = 30;
 const MARKS = { waiting: "○", running: "◐", done: "●", skipped: "–", retrying: "↻", failed: "✕",
                 stopped: "■", "not run": "○" };
 
