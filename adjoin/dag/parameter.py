@@ -138,7 +138,7 @@ def _bounded(of: DataType, bounds: Mapping[str, Any]) -> dict[str, Any]:
             if size := _SIZES.get(of.kind):
                 found[key.replace("Length", size)] = value
         elif of.kind in ("integer", "number") or (key == "enum" and of.kind == "string"):
-            found[key] = value
+            found[key] = list(value) if key == "enum" else value
     return found
 
 
