@@ -22,16 +22,23 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --disable-pip
 RAG := examples/rag/workflow.yaml
 DOCUMENTS := build/rag/documents
 
-.PHONY: demo test test-ucx check format peers clean
+.PHONY: demo test browser test-ucx check format peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
 	$(BIN)/adjoin explain $(RAG)
 	$(BIN)/adjoin run $(RAG) --docs $(DOCUMENTS) --inputs examples/rag/questions.jsonl
 
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/pytest
 	$(BIN)/pytest -m models
+
+# The tests of the service's page are skipped where there is none; as root it is installed here.
+browser:
+	@command -v chromedriver >/dev/null || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+	    { echo "Installing chromium and chromium-driver for the tests of the page" >&2; \
+	      apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	          chromium chromium-driver >/dev/null; } || echo "No browser: its tests will be skipped" >&2
 
 # Its package takes a version of Dask of its own. Without an engine: the tests use the fake one.
 test-ucx: .venv-ucx/.installed

@@ -74,6 +74,15 @@ class Parameter(msgspec.Struct, frozen=True):
             raise InputError(reason, where=f"input {self.name!r}")
         return value
 
+    def to_json_schema(self) -> dict[str, Any]:
+        """JSON Schema (2020-12) of what callers give: type, bounds, default and description."""
+        found = _bounded(self.type, msgspec.to_builtins(self.bounds))
+        if self.description:
+            found["description"] = self.description
+        if self.default is not None:
+            found["default"] = self.default.value
+        return found
+
     def check_default(self) -> Parameter:
         """Return self, or raise :class:`DefinitionError` when the default does not fit."""
         if self.default is not None:
@@ -114,6 +123,23 @@ def parse_input(parameter: Parameter, text: str) -> Any:
     except ValueError as error:
         raise InputError(str(error), where=f"input {parameter.name!r}") from None
     return parameter.check(value)
+
+
+_SIZES = {"list": "Items", "dict": "Properties", "string": "Length"}
+
+
+def _bounded(of: DataType, bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a type, each bound where it is one of values of that kind."""
+    found = dt.to_json_schema(of)
+    if of.kind == "union":
+        return {**found, "anyOf": [_bounded(member, bounds) for member in of.args]}
+    for key, value in bounds.items():
+        if key.endswith("Length"):
+            if size := _SIZES.get(of.kind):
+                found[key.replace("Length", size)] = value
+        elif of.kind in ("integer", "number") or (key == "enum" and of.kind == "string"):
+            found[key] = list(value) if key == "enum" else value
+    return found
 
 
 _META = {"ge": "minimum", "le": "maximum", "min_length": "minLength", "max_length": "maxLength"}

@@ -16,8 +16,12 @@ from test_graph import graphs
 from test_yaml import WRONG, A, workflow
 
 from adjoin import dag
+from adjoin.dag import datatypes as dt
+from adjoin.dag.binding import literal
+from adjoin.dag.parameter import Bounds, Parameter
 from adjoin.dag.schema import json_schema, render
 from adjoin.dag.yaml_nodes import parse
+from adjoin.errors import InputError
 
 SCHEMA = json_schema(REGISTRY)
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -142,3 +146,30 @@ def test_the_shipped_schema_is_up_to_date() -> None:
     assert shipped == render(functions.BUILTINS), (
         "run python -m adjoin.dag.schema adjoin.functions:BUILTINS > adjoin/workflow.schema.json"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "fits", "fails"),
+    [
+        (dt.INTEGER, Bounds(minimum=1, maximum=4), 4, 5),
+        (dt.NUMBER, Bounds(minimum=0.5), 0.5, 0.25),
+        (dt.STRING, Bounds(min_length=1, max_length=3), "äöü", ""),
+        (dt.STRING, Bounds(enum=("plain", "formal")), "plain", "other"),
+        (dt.list_of(dt.STRING), Bounds(min_length=1), ["a"], []),
+        (dt.dict_of(dt.ANY), Bounds(max_length=1), {"a": 1}, {"a": 1, "b": 2}),
+        (dt.union(dt.INTEGER, dt.NULL), Bounds(minimum=0), None, -1),
+        (dt.union(dt.STRING, dt.INTEGER), Bounds(min_length=2, maximum=9), 9, "a"),
+    ],
+)
+def test_the_schema_of_an_input_and_its_check_agree(
+    kind: dt.DataType, bounds: Bounds, fits: Any, fails: Any
+) -> None:
+    parameter = Parameter("x", kind, literal(fits), bounds, "What it is")
+    schema = parameter.to_json_schema()
+    Draft202012Validator.check_schema(schema)
+    assert (schema["description"], schema["default"]) == ("What it is", fits)
+    parameter.check(fits)
+    assert Draft202012Validator(schema).is_valid(fits)
+    with pytest.raises(InputError):
+        parameter.check(fails)
+    assert not Draft202012Validator(schema).is_valid(fails)

@@ -52,3 +52,30 @@ spec:
 """
 #: Tokens faster than a reader who does not read can be given them.
 FLOOD = ENDLESS.replace("endless", "flood").replace("interval_s: 0.01", "interval_s: 0.001")
+#: For the page: every kind of field, stages one after the other, an answer with its sources.
+ASK = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: ask, description: "Answers from what is known about animals."}
+spec:
+  inputs:
+    question: {type: string, minLength: 2, maxLength: 400, description: "What to find out"}
+    k: {type: integer, default: 2, minimum: 1, maximum: 4}
+    tone: {type: string, default: plain, enum: [plain, formal]}
+    loud: {type: boolean, default: false}
+    notes: {type: "list[string]", default: ["one"]}
+    seed: {type: "integer | null", default: null}
+  models:
+    speaker:
+      source: "fake:"
+      args: {answer: "The cat of the house sleeps all day long.", interval_s: 0.05}
+  stages:
+    vector: {uses: embed, with: {texts: "${inputs.question}", model: "fake:"}}
+    passages: {uses: retrieve, with: {vector: "${vector}", collection: animals, k: "${inputs.k}"}}
+    answer: {uses: generate, with: {prompt: "${passages[0].text}", model: speaker}}
+  outputs:
+    answer: "${answer}"
+    sources: "${passages}"
+    given: {k: "${inputs.k}", tone: "${inputs.tone}", loud: "${inputs.loud}"}
+    notes: "${inputs.notes}"
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -31,7 +31,9 @@ class RunRecord:
     def __init__(self, deployment: Deployment) -> None:
         self.id = secrets.token_urlsafe(12)
         self.deployment = deployment
-        self.created = time.time()
+        self.created = self.started = time.time()
+        #: The trace that its request was part of: headers of W3C Trace Context.
+        self.trace: Mapping[str, str] = {}
         self.run: Run | None = None
         #: Of an ended run: each event as JSON, with the kind of it.
         self.kept: list[tuple[str, bytes]] = []
@@ -55,7 +57,13 @@ class RunRecord:
     def nbytes(self) -> int:
         return sum(len(data) for _, data in self.kept)
 
+    @property
+    def waited(self) -> float:
+        """Seconds in the queue."""
+        return self.started - self.created
+
     def began(self, run: Run) -> None:
+        self.started = time.time()
         self.run = run
         self.state = "running"
         self._begun.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import time
@@ -21,6 +22,7 @@ from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
 from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
 from adjoin.runtime.gateway.tenancy import check_models
+from adjoin.runtime.gateway.tracing import open_tracing
 from adjoin.runtime.policies.admission import Limits
 from adjoin.runtime.runtime import Runtime
 from adjoin.settings import Settings
@@ -45,6 +47,7 @@ class Service:
         self.deployments = Deployments(settings, self._saved)
         self.metrics = Metrics(self.deployments)
         self.ledger = Ledger()
+        self.tracing = open_tracing()
         self.searches = Gate(Limits(settings.serve_concurrency, settings.serve_queue))
         #: Each may parse a document in a process of its own.
         self.additions = Gate(Limits(_ADDITIONS, _WAITING_ADDITIONS))
@@ -90,6 +93,8 @@ class Service:
         if hasattr(self, "runs"):
             await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
             await self.runtime.aclose()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
         self._state.close()
 
     def read(self, text: str) -> Graph:
@@ -113,6 +118,8 @@ class Service:
     def _ended(self, record: RunRecord) -> None:
         self.metrics.ended(record)
         self.ledger.ended(record)
+        if self.tracing is not None:
+            self.tracing.ended(record)
 
 
 def service_of(request: Request) -> Service:

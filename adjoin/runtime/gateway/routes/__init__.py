@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adjoin.runtime.gateway.routes import cluster, collections, health, runs, workflows
+from adjoin.runtime.gateway.routes import cluster, collections, health, page, runs, workflows
 
 ROUTERS: tuple[APIRouter, ...] = (
+    page.router,
     health.router,
     workflows.router,
     runs.router,

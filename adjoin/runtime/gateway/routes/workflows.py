@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from adjoin.dag import to_json_schema
 from adjoin.errors import InputError
 from adjoin.functions.answers import last_generators
 from adjoin.runtime.gateway.access import Deployer, Invoker
@@ -17,6 +16,7 @@ from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import EventStream, wants_events
+from adjoin.runtime.gateway.tracing import trace_of
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
 
@@ -57,13 +57,14 @@ async def deploy(request: Request, name: str, caller: Deployer) -> Response:
 
 @router.get("/{name}")
 async def get_workflow(request: Request, name: str, caller: Invoker) -> Response:
-    """A workflow with the JSON Schema of its inputs, the stages whose tokens are its answer, and
-    its canonical text."""
+    """A workflow with the JSON Schema of its inputs, its stages in order, those whose tokens are
+    its answer, and its canonical text."""
     found = service_of(request).deployments.find(caller.tenant, name)
     return answer(
         {
             **_summary(found),
             "inputs": _inputs(found),
+            "stages": [stage.id for stage in found.graph.stages],
             "answers": sorted(last_generators(found.graph)),
             "text": found.graph.to_yaml(),
         },
@@ -112,6 +113,7 @@ async def invoke(
     inputs = await read_object(request)
     events = wants_events(request)
     record = service.runs.start(found, inputs, streaming=events, timeout_s=timeout)
+    record.trace = trace_of(request)
     if events:
         return EventStream(record, owned=True)
     headers = {"X-Run-Id": record.id}
@@ -144,16 +146,9 @@ def _summary(deployed: Deployment) -> dict[str, Any]:
 
 def _inputs(deployed: Deployment) -> dict[str, Any]:
     """The JSON Schema of what an invocation's body holds."""
-    properties = {}
-    for each in deployed.graph.inputs:
-        properties[each.name] = dict(to_json_schema(each.type))
-        if each.description:
-            properties[each.name]["description"] = each.description
-        if each.default is not None:
-            properties[each.name]["default"] = each.default.value
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {each.name: each.to_json_schema() for each in deployed.graph.inputs},
         "required": [each.name for each in deployed.graph.inputs if each.default is None],
         "additionalProperties": False,
     }

@@ -1,0 +1,31 @@
+"""The page for people. Each of its files is a route: there is no path to a file that is not one."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from adjoin.runtime.gateway.page import FILES, POLICY, File
+
+router = APIRouter(include_in_schema=False)
+
+
+def _serve(path: str, file: File) -> None:
+    headers = {
+        "Content-Security-Policy": POLICY,
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-cache",  # kept, but asked about each time
+        "ETag": file.etag,
+    }
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == file.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(file.content, headers=headers, media_type=file.media_type)
+
+    router.add_api_route(path, answer, methods=["GET"])
+
+
+for _path, _file in FILES.items():
+    _serve(_path, _file)
