@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adjoin.runtime.gateway.routes import cluster, collections, health, runs, workflows
+from adjoin.runtime.gateway.routes import (
+    cluster,
+    collections,
+    health,
+    openai,
+    runs,
+    workflows,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -12,4 +19,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     collections.router,
     cluster.router,
+    openai.router,
 )
