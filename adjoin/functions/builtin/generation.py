@@ -280,6 +280,11 @@ def check_sampling(sampling: Sampling) -> Sampling:
             raise InputError(
                 f"{name} is {value}", where=f"argument {name!r}", hint=f"choose {low:g} to {high:g}"
             )
+    if sampling.min_tokens > sampling.max_tokens:
+        raise InputError(
+            f"min_tokens is {sampling.min_tokens}, above max_tokens, {sampling.max_tokens}",
+            where="argument 'min_tokens'",
+        )
     if len(sampling.stop) > MAX_STOPS:
         raise InputError(
             f"there are {len(sampling.stop)} stop texts",

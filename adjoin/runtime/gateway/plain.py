@@ -90,11 +90,8 @@ def _graph(model: str, use: Use) -> Graph:
 
 def _single(name: str, function: Function, argument: str, model: str) -> Graph:
     """One stage with one input that is checked before: here it passes as it is."""
-    bindings: dict[str, Binding] = {
-        argument: Reference("inputs", (argument,)),
-        "model": Constant(model),
-    }
-    stage = Stage("answer", function, bindings, function.policy)
+    given: dict[str, Binding] = {argument: Reference("inputs", (argument,))}
+    stage = Stage("answer", function, {**given, "model": Constant(model)}, function.policy)
     return build(
         name,
         inputs=[Parameter(argument, dt.ANY)],

@@ -98,8 +98,8 @@ def source_of(graph: Graph) -> Source:
 
 
 def answer_of(graph: Graph) -> str | None:
-    """The output that is the answer: the only one, else by name, else the only one that comes from
-    what generates; None when it is all of them together."""
+    """The output that is the answer: the only one, else the first of :data:`ANSWERS`; None when it
+    is all of them together."""
     if len(graph.outputs) == 1:
         return next(iter(graph.outputs))
     return next((name for name in ANSWERS if name in graph.outputs), None)
