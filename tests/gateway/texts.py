@@ -69,9 +69,14 @@ apiVersion: adjoin/v1
 kind: Workflow
 metadata: {name: remembers}
 spec:
-  inputs: {question: {type: string}, history: {type: "list[Message]", default: []}, mark: {type: string, default: ""}}
+  inputs:
+    question: {type: string}
+    history: {type: "list[Message]", default: []}
+    mark: {type: string, default: ""}
   stages:
-    only: {uses: "py:gateway_flows:recall", with: {question: "${inputs.question}", history: "${inputs.history}", mark: "${inputs.mark}"}}
+    only:
+      uses: "py:gateway_flows:recall"
+      with: {question: "${inputs.question}", history: "${inputs.history}", mark: "${inputs.mark}"}
   outputs: {result: "${only}"}
 """
 LOOPED = """
@@ -81,7 +86,7 @@ metadata: {name: looped}
 spec:
   inputs: {question: {type: string}}
   stages:
-    said: {uses: generate, each: 2, with: {prompt: "${inputs.question}", model: "fake:"}}
+    said: {uses: generate, each: {n: 2}, with: {prompt: "${inputs.question}", model: "fake:"}}
   outputs: {answers: "${said}"}
 """
 #: Its replica is lost after two tokens.

@@ -70,7 +70,7 @@ class Shown:
         """What of the whole answer has not been shown."""
         if not said.calls:
             return said.text[self._sent :]
-        shown = self._text[: self._sent].strip()
+        shown = self._text[: self._sent].lstrip()
         return said.text[len(shown) :] if said.text.startswith(shown) else ""
 
     def _give(self, end: int) -> str:

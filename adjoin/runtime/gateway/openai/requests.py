@@ -270,11 +270,16 @@ def _misfit(text: str) -> InputError:
 
 def _check_neutral(name: str, value: Any) -> None:
     allowed = NEUTRAL[name]
-    if not any(value == each and isinstance(value, type(each)) for each in allowed):
+    if not any(_same(value, each) for each in allowed):
         hint = f"leave it out, or give {' or '.join(map(repr, allowed))}" if allowed else ""
         raise InputError(
             f"{name} is not supported here", where=name, hint=hint or "leave the field out"
         )
+
+
+def _same(value: Any, other: Any) -> bool:
+    """In JSON true is not 1."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _texts(found: list[Any], name: str, most: int) -> list[str]:

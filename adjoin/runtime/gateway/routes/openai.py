@@ -113,6 +113,8 @@ async def embed(request: Request, caller: Invoker) -> Response:
     if asked.dimensions is not None:
         raise InputError("vectors have the dimension of their model", where="dimensions")
     texts = asked.texts()
+    if service.deployments.has(caller.tenant, asked.model):
+        raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
     record = service.runs.start(deployment, {"texts": texts})
     ended = await unless_left(request, record.outcome(), lambda: record.cancel("the client left"))
