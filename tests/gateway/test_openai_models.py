@@ -81,7 +81,8 @@ def test_a_real_model_answers(ai: openai.OpenAI) -> None:
         **asked, tools=[WEATHER], tool_choice="required", max_tokens=60
     )
     assert called.choices[0].finish_reason == "tool_calls"
-    (call,) = called.choices[0].message.tool_calls or ()
+    calls: Any = called.choices[0].message.tool_calls
+    (call,) = calls
     assert call.type == "function"
     assert set(json.loads(call.function.arguments)) == {"city"}
 

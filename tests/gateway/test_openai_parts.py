@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +21,14 @@ from adjoin.runtime.gateway.openai import conversing, meaning
 from adjoin.runtime.gateway.openai.calls import Shown, read_calls
 from adjoin.runtime.gateway.openai.errors import error_body
 from adjoin.runtime.gateway.openai.form import Form
-from adjoin.runtime.gateway.openai.requests import NEUTRAL, ChatRequest, Request, read
+from adjoin.runtime.gateway.openai.requests import (
+    NEUTRAL,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Request,
+    read,
+)
 from adjoin.runtime.gateway.openai.transcript import Transcript
 from adjoin.settings import Settings
 from adjoin.types import Generation, Message, Token, Usage
@@ -125,6 +133,13 @@ def test_every_neutral_field_is_taken_with_its_neutral_values_only() -> None:
         with pytest.raises(InputError) as caught:
             chat(**{name: "something else"})
         assert caught.value.where == name
+
+
+def test_every_field_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text(encoding="utf-8")
+    kinds = (ChatRequest, CompletionRequest, EmbeddingRequest)
+    fields = {name for kind in kinds for name in kind.__struct_fields__}
+    assert [name for name in sorted(fields) if f"`{name}" not in page] == []
 
 
 def test_one_is_not_true() -> None:

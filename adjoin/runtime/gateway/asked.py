@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adjoin.errors import AdjoinError
+from adjoin.errors import AdjoinError, StageError
 from adjoin.runtime.gateway import problems
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
@@ -59,6 +59,17 @@ async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
     return _Stream(record, first, parts, headers)
 
 
+@contextmanager
+def without_stage(hidden: bool = True) -> Iterator[None]:
+    """Of a model's own run, errors name no stage: the caller knows of none."""
+    try:
+        yield
+    except StageError as error:
+        if hidden:
+            error.where = ""
+        raise
+
+
 class _Reading:
     """A run being read."""
 
@@ -69,10 +80,11 @@ class _Reading:
 
     async def whole(self) -> bytes:
         tokens: list[Token] = []
-        if self._asked.form.logprobs:
-            ended = await self._followed(tokens)
-        else:
-            ended = await self._record.outcome()
+        with without_stage(self._asked.source.single):
+            if self._asked.form.logprobs:
+                ended = await self._followed(tokens)
+            else:
+                ended = await self._record.outcome()
         found = self._asked.source.answers(ended.outputs)
         return self._transcript.whole(found, ended.usage, tokens, self._extension(ended))
 
@@ -88,15 +100,16 @@ class _Reading:
     async def parts(self) -> AsyncGenerator[bytes]:
         """Pieces of the stream, with signs of life."""
         stage = self._asked.source.stage
-        async with aclosing(self._record.live(HEARTBEAT_S)) as batches:
-            async for events in batches:
-                if not events:
-                    yield HEARTBEAT
-                    continue
-                if data := self._transcript.chunks(_tokens(events, stage)):
-                    yield data
-                if isinstance(ended := events[-1].body, RunCompleted):
-                    yield self._ending(ended)
+        with without_stage(self._asked.source.single):
+            async with aclosing(self._record.live(HEARTBEAT_S)) as batches:
+                async for events in batches:
+                    if not events:
+                        yield HEARTBEAT
+                        continue
+                    if data := self._transcript.chunks(_tokens(events, stage)):
+                        yield data
+                    if isinstance(ended := events[-1].body, RunCompleted):
+                        yield self._ending(ended)
 
     def _ending(self, ended: RunCompleted) -> bytes:
         found = self._asked.source.answers(ended.outputs)

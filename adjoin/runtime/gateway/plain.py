@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from adjoin.dag import Binding, Function, Graph, Parameter, Reference, Stage, build
 from adjoin.dag import Literal as Constant
 from adjoin.dag import datatypes as dt
-from adjoin.errors import InputError, NotFound
+from adjoin.errors import InputError, NotFound, QuotaExceeded
 from adjoin.functions import BUILTINS
 from adjoin.functions.completion import COMPLETE
 from adjoin.functions.models.catalog import CATALOG
@@ -21,8 +19,8 @@ from adjoin.settings import Settings
 
 Use: TypeAlias = Literal["generate", "embed"]
 
-#: With ``*`` in allowed_models callers choose the names.
-_KEPT = 1024
+#: With ``*`` in allowed_models callers choose names, which metrics and usage remember.
+_MAX_NAMES = 1000
 _EVERY = "*"
 
 
@@ -37,7 +35,8 @@ class PlainModels:
         self._settings = settings
         self._allowed = frozenset({*CATALOG, *settings.allowed_models}) - {_EVERY}
         self._every = _EVERY in settings.allowed_models
-        self._known: OrderedDict[tuple[str, str, Use], Deployment] = OrderedDict()
+        self._others: set[str] = set()
+        self._known: dict[tuple[str, str, Use], Deployment] = {}
 
     def names(self) -> list[str]:
         """Those that can be named, in order."""
@@ -52,10 +51,10 @@ class PlainModels:
         Raises:
             NotFound: there is no such model, or the server does not allow it.
             InputError: the model is of another kind.
+            QuotaExceeded: callers have named too many models.
         """
         key = (tenant, name, use)
         if key in self._known:
-            self._known.move_to_end(key)
             return self._known[key]
         self._check(name, use)
         graph = _graph(name, use)
@@ -65,8 +64,6 @@ class PlainModels:
             tenant=tenant, graph=shown, runnable=graph, gate=Gate(limits), revision=1
         )
         self._known[key] = found
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
         return found
 
     def _check(self, name: str, use: Use) -> None:
@@ -79,9 +76,17 @@ class PlainModels:
         entry = CATALOG.get(name)
         if entry is not None and entry.kind != use:
             raise InputError(f"the model {name!r} does not {use}", where="model")
+        if name not in self._allowed:
+            self._others.add(name)
+            if len(self._others) > _MAX_NAMES:
+                self._others.discard(name)
+                raise QuotaExceeded(
+                    f"more than {_MAX_NAMES} models have been named",
+                    where="model",
+                    hint="list those that are wanted in allowed_models",
+                )
 
 
-@functools.lru_cache(maxsize=_KEPT)
 def _graph(model: str, use: Use) -> Graph:
     if use == "generate":
         return _single("chat", COMPLETE, "request", model)

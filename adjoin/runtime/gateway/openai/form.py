@@ -17,7 +17,7 @@ class Form:
         model: the id that the caller used.
         tools: those that the model was shown; then the answer may hold calls.
         one_call: of several calls only the first is wanted.
-        forced: the answer is a call that the caller named.
+        choices: how many answers there are.
     """
 
     kind: Literal["chat", "text"]
@@ -37,10 +37,11 @@ class Source:
     Attributes:
         stage: the stage whose tokens are the answer; empty when none can be shown before the end.
         answers: the whole answers, by choice, from the run's outputs.
-        extension: what else is told of a run, from its id, its outputs and whether each answer is
-            what was streamed; None for nothing.
+        extension: what else is told of a run, from its id and its outputs; None for nothing.
+        single: the run is nothing but this answer, so that errors need not name a stage.
     """
 
     stage: str
     answers: Callable[[Mapping[str, Any]], list[Generation]]
     extension: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None = None
+    single: bool = False

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from adjoin.errors import InputError, NotFound
 from adjoin.runtime.gateway.access import Invoker
-from adjoin.runtime.gateway.asked import Asked, respond
+from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.openai import meaning
@@ -30,7 +30,7 @@ from adjoin.types import Message
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 _BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
-_PLAIN = Source(stage="answer", answers=lambda outputs: list(outputs["output"]))
+_PLAIN = Source(stage="answer", answers=lambda outputs: list(outputs["output"]), single=True)
 
 
 @router.get("/models")
@@ -117,7 +117,10 @@ async def embed(request: Request, caller: Invoker) -> Response:
         raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
     record = service.runs.start(deployment, {"texts": texts})
-    ended = await unless_left(request, record.outcome(), lambda: record.cancel("the client left"))
+    with without_stage():
+        ended = await unless_left(
+            request, record.outcome(), lambda: record.cancel("the client left")
+        )
     base64 = asked.encoding_format == "base64"
     found = embeddings(ended.outputs["output"], asked.model, ended.usage, as_base64=base64)
     return answer(found, headers={"X-Run-Id": record.id})
