@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from adjoin.dag import Needs, Policy, builtin
+from adjoin.dag.names import MAX_SECONDS
 from adjoin.errors import EngineError
 from adjoin.functions.builtin import generation
 from adjoin.functions.builtin.conversation import asking_for
@@ -41,12 +42,17 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] = []
 
 
-async def complete(ctx: StageContext, request: Any, *, model: str) -> list[Generation]:
+def packed(completion: Completion) -> bytes:
+    """As :func:`complete` takes it: one value, which nothing on the way looks into."""
+    return msgspec.msgpack.encode(completion)
+
+
+async def complete(ctx: StageContext, request: bytes, *, model: str) -> list[Generation]:
     """``sampling.n`` samples for the conversation or for each text, in order; the samples of text
     ``i`` are choices ``i * n`` and following.
 
     Args:
-        request: the plain data of a :class:`Completion`.
+        request: a :class:`Completion`, :func:`packed`.
 
     Raises:
         InputError: a prompt is empty or too long, or a number is out of bounds.
@@ -54,7 +60,7 @@ async def complete(ctx: StageContext, request: Any, *, model: str) -> list[Gener
         EngineError: the model's replica failed.
         ModelError: the model cannot be had or does not generate.
     """
-    asked = msgspec.convert(request, Completion)
+    asked = msgspec.msgpack.decode(request, type=Completion)
     client = ctx.model(model)
     if asked.schema is not None and "schema" not in await client.capabilities():
         return await _in_words(ctx, client, asked, asked.schema)
@@ -116,4 +122,7 @@ async def _in_words(
     return [await question.repaired(each, fitting, tools=asked.tools) for each in samples]
 
 
-COMPLETE = builtin(complete, needs=Needs(model="model"), policy=Policy(attempts=_ATTEMPTS))
+#: How long an answer may take is the run's own limit.
+COMPLETE = builtin(
+    complete, needs=Needs(model="model"), policy=Policy(timeout=MAX_SECONDS, attempts=_ATTEMPTS)
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ def conversation_inputs(
     return found
 
 
+@functools.lru_cache(maxsize=256)
 def source_of(graph: Graph) -> Source:
     """Where a workflow's answer is."""
     name = answer_of(graph)

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from adjoin.errors import DefinitionError, InputError
 from adjoin.functions.builtin import schemas, tools
 from adjoin.functions.builtin.generation import check_sampling
@@ -243,9 +241,3 @@ def call_schema(offered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     found = calls[0] if len(calls) == 1 else {"anyOf": calls}
     return {**found, "$defs": shared} if shared else found
-
-
-def plain(completion: Completion) -> dict[str, Any]:
-    """As a run takes it."""
-    found: dict[str, Any] = msgspec.to_builtins(completion)
-    return found

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from adjoin.errors import InputError, NotFound
+from adjoin.functions.completion import Completion, packed
 from adjoin.runtime.gateway.access import Invoker
 from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.bodies import answer
@@ -27,7 +28,24 @@ from adjoin.runtime.gateway.openai.requests import (
 from adjoin.runtime.gateway.service import Service, service_of
 from adjoin.types import Message
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "An error", "content": {"application/json": {"schema": _ERROR}}}
+}
+router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES)
 
 _BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 _PLAIN = Source(stage="answer", answers=lambda outputs: list(outputs["output"]), single=True)
@@ -62,23 +80,10 @@ async def chat(request: Request, caller: Invoker) -> Response:
     service = service_of(request)
     asked = read(await request.body(), ChatRequest)
     if service.deployments.has(caller.tenant, asked.model):
-        return await respond(request, service.runs, _asked_workflow(service, caller.tenant, asked))
-    deployment = service.models.find(caller.tenant, asked.model, "generate")
+        return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
     completion = meaning.chat_completion(asked, service.settings.max_new_tokens)
-    form = Form(
-        kind="chat",
-        model=asked.model,
-        stream=bool(asked.stream),
-        include_usage=asked.include_usage,
-        logprobs=completion.sampling.logprobs,
-        tools=completion.tools,
-        one_call=asked.parallel_tool_calls is False,
-        choices=completion.sampling.n,
-    )
-    if asked.adjoin is not None:
-        raise InputError("only a workflow takes inputs", where="adjoin")
-    inputs = {"request": meaning.plain(completion)}
-    return await respond(request, service.runs, Asked(deployment, inputs, form, _PLAIN))
+    found = _of_model(service, caller.tenant, asked, completion)
+    return await respond(request, service.runs, found)
 
 
 @router.post("/completions", openapi_extra=_BODY)
@@ -88,21 +93,10 @@ async def completions(request: Request, caller: Invoker) -> Response:
     service = service_of(request)
     asked = read(await request.body(), CompletionRequest)
     if service.deployments.has(caller.tenant, asked.model):
-        return await respond(request, service.runs, _asked_workflow(service, caller.tenant, asked))
-    deployment = service.models.find(caller.tenant, asked.model, "generate")
+        return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
     completion = meaning.text_completion(asked, service.settings.max_new_tokens)
-    form = Form(
-        kind="text",
-        model=asked.model,
-        stream=bool(asked.stream),
-        include_usage=asked.include_usage,
-        logprobs=completion.sampling.logprobs,
-        choices=completion.sampling.n * len(completion.texts),
-    )
-    if asked.adjoin is not None:
-        raise InputError("only a workflow takes inputs", where="adjoin")
-    inputs = {"request": meaning.plain(completion)}
-    return await respond(request, service.runs, Asked(deployment, inputs, form, _PLAIN))
+    found = _of_model(service, caller.tenant, asked, completion)
+    return await respond(request, service.runs, found)
 
 
 @router.post("/embeddings", openapi_extra=_BODY)
@@ -134,7 +128,35 @@ def _workflows(service: Service, tenant: str) -> list[Model]:
     ]
 
 
-def _asked_workflow(service: Service, tenant: str, asked: ChatRequest | CompletionRequest) -> Asked:
+def _of_model(
+    service: Service,
+    tenant: str,
+    asked: ChatRequest | CompletionRequest,
+    completion: Completion,
+) -> Asked:
+    """A request to a model.
+
+    Raises:
+        NotFound: there is no such model.
+        InputError: the model is of another kind, or the request has what only a workflow takes.
+    """
+    deployment = service.models.find(tenant, asked.model, "generate")
+    if asked.adjoin is not None:
+        raise InputError("only a workflow takes inputs", where="adjoin")
+    form = Form(
+        kind="chat" if isinstance(asked, ChatRequest) else "text",
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=asked.include_usage,
+        logprobs=completion.sampling.logprobs,
+        tools=completion.tools,
+        one_call=isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False,
+        choices=completion.sampling.n * max(1, len(completion.texts)),
+    )
+    return Asked(deployment, {"request": packed(completion)}, form, _PLAIN)
+
+
+def _of_workflow(service: Service, tenant: str, asked: ChatRequest | CompletionRequest) -> Asked:
     """A workflow's question. What says how to draw tokens goes to its inputs of those names.
 
     Raises:
