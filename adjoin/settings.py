@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -22,6 +22,9 @@ from adjoin.errors import InputError, NotFound
 
 _FILE = "adjoin.yaml"
 
+Protocol = Literal["tcp", "ucx"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+
 
 def _default_home() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
@@ -33,12 +36,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ADJOIN_", frozen=True, extra="forbid")
 
-    home: Path = Field(default_factory=_default_home, description="models and collections")
+    home: Path = Field(
+        default_factory=_default_home,
+        description="models, collections, and what was learned about costs",
+    )
     allowed_modules: tuple[str, ...] = Field(
         default=(), description="modules that `py:` references may name"
     )
 
     workers: int = Field(default=2, ge=1, le=1024, description="workers of an embedded cluster")
+    protocol: Protocol = Field(
+        default="tcp", description="what the processes of an embedded cluster speak"
+    )
     threads_per_worker: int = Field(default=4, ge=1, le=256, description="blocking stages at once")
     replica_threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads of a replica; 0 takes every core"
@@ -52,6 +61,9 @@ class Settings(BaseSettings):
     kv_cache_gb: float = Field(default=1.0, gt=0, le=4096, description="KV cache of a CPU replica")
 
     stage_timeout_s: float = Field(default=300.0, gt=0, description="of a stage that sets none")
+    loop_block_warning_s: float = Field(
+        default=1.0, ge=0, description="an async stage that blocks its worker so long; 0: never"
+    )
     run_timeout_s: float = Field(default=1800.0, gt=0)
     load_timeout_s: float = Field(default=600.0, gt=0, description="of a replica that starts")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="to a scheduler to be joined")

@@ -209,6 +209,21 @@ class StageFailed(EventBody, frozen=True, kw_only=True):
     retry: bool = False
 
 
+class StageWarning(EventBody, frozen=True, kw_only=True):
+    """A stage does something that harms others; told once for each place in its code.
+
+    ``where`` is ``file:line, in function``; ``hint`` says what to do.
+    """
+
+    what: str
+    where: str
+    why: str
+    hint: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why} ({self.where}); {self.hint}"
+
+
 class WorkerLost(EventBody, frozen=True, kw_only=True):
     worker: str
     stages: tuple[str, ...]
@@ -243,6 +258,7 @@ Body: TypeAlias = (
     | StageCompleted
     | StageSkipped
     | StageFailed
+    | StageWarning
     | WorkerLost
     | RunCompleted
     | RunFailed

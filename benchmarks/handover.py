@@ -3,9 +3,10 @@
 Four stages that do nothing, beside each other, from `Runtime.run` to its result; the first makes
 384 floats, 50 documents with 50 x 384 floats, or 16 MB. And one hop of 16 MB between two workers of
 a machine. The peers of `benchmarks/peers` run the same four stages in an environment of their own,
-one after another in the same run (`make peers`); one that is not installed is left out.
+one after another in the same run (`make peers`); one that is not installed is left out. Each says
+its version and settings, which are printed below the figures.
 
-    python -m benchmarks.handover [--peers .venv-peers/bin/python] [--json FILE]
+    python -m benchmarks.handover [--peers .venv-peers/bin/python] [--json FILE] [--quick]
 
 LangGraph and Haystack call functions in the caller's own process: no worker can die, and nothing
 can be elsewhere. Ray Serve, Dask and adjoin have processes between caller and stages.
@@ -59,23 +60,24 @@ def chain(kind: str) -> Any:
     return size(third)
 
 
-def ours() -> dict[str, float]:
+def ours(*, quick: bool) -> dict[str, float]:
     with adjoin.Runtime(settings=Settings.load(workers=1)) as runtime:
-        found = timed(lambda kind: runtime.run(chain, kind=kind))
+        found = timed(lambda kind: runtime.run(chain, kind=kind), quick=quick)
     return {f"colocated_{kind}_ms": value for kind, value in found.items()}
 
 
-def peer(python: str, program: tuple[str, ...]) -> dict[str, float] | None:
-    """Milliseconds for each payload; None when the peer is not installed."""
+def peer(python: str, program: tuple[str, ...], *, quick: bool) -> dict[str, Any] | None:
+    """What the peer says, with milliseconds for each payload; None when it is not installed."""
     name, *rest = program
+    options = [*rest, *(["--quick"] if quick else [])]
     done = subprocess.run(
-        [python, str(PEERS / name), *rest], capture_output=True, text=True, check=False
+        [python, str(PEERS / name), *options], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["no reason given"]
         print(f"{name} left out: {said[-1]}", file=sys.stderr)
         return None
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -99,8 +101,9 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--peers", default=".venv-peers/bin/python", metavar="PYTHON")
     options = parser.parse_args()
-    figures = ours()
-    hop = asyncio.run(hops(repeats=20 if options.quick else 50))
+    quick = options.quick
+    figures = ours(quick=quick)
+    hop = asyncio.run(hops(repeats=20 if quick else 50))
     figures["hop_16mb_ms"] = hop["hop_ms"]
     figures["hop_16mb_preallocated_ms"] = hop["hop_preallocated_ms"]
     programs = {"dask_tasks": (sys.executable, ("dask_chain.py",))}
@@ -108,14 +111,18 @@ def main() -> None:
         programs |= {name: (options.peers, program) for name, program in PROGRAMS.items()}
     else:
         print(f"{options.peers} is not there: peers are left out; make peers", file=sys.stderr)
-    peers = {
-        name: {f"colocated_{kind}_ms": value for kind, value in found.items()}
+    said = {
+        name: found
         for name, (python, program) in programs.items()
-        if (found := peer(python, program)) is not None
+        if (found := peer(python, program, quick=quick)) is not None
+    }
+    peers = {
+        name: {f"colocated_{kind}_ms": value for kind, value in found.pop("figures").items()}
+        for name, found in said.items()
     }
     peers["dask_comm"] = {"hop_16mb_ms": hop["dask_comm_ms"]}
     peers["pickle_pipe"] = {"hop_16mb_ms": hop["pickle_pipe_ms"]}
-    report("handover", {**figures, **ratios(figures, peers)}, peers, options.json)
+    report("handover", {**figures, **ratios(figures, peers)}, peers, options.json, about=said)
 
 
 if __name__ == "__main__":

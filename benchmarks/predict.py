@@ -4,7 +4,9 @@ A workflow as of retrieval: embed, retrieve, prompt, generate. Questions of abou
 in random order of size; the first ones are learned from, the others were never seen, and each is
 predicted from its size before it runs. Printed is the median of the absolute relative errors of
 each kind of stage and of the whole run, over the unseen questions. Learning goes on meanwhile, as
-it does in use.
+it does in use. Beside it is the least that one number for all of them could have erred by, their
+median, which no prediction before the run can know: for stages whose time does not depend on the
+question, what varies from run to run.
 
     python -m benchmarks.predict [--learn 24] [--check 30]
 """
@@ -89,11 +91,17 @@ async def measured(
             actuals.setdefault(stage, []).append(actual)
             errors.setdefault(stage, []).append(abs(predicted - actual) / actual)
     figures = {f"{name}: median error %": 100 * statistics.median(e) for name, e in errors.items()}
+    figures |= {f"{name}: median error of the median %": _spread(a) for name, a in actuals.items()}
     figures |= {f"{name}: median ms": 1e3 * statistics.median(a) for name, a in actuals.items()}
     figures["generate: 90th percentile %"] = (
         100 * statistics.quantiles(errors["generate"], n=10)[-1]
     )
     return figures | {"prompt tokens: least": min(prompts), "prompt tokens: most": max(prompts)}
+
+
+def _spread(actual: list[float]) -> float:
+    middle = statistics.median(actual)
+    return 100 * statistics.median(abs(middle - each) / each for each in actual)
 
 
 def main() -> None:

@@ -3,14 +3,15 @@
 The slope is that of a line through the samples of the second half, so that what is allocated once
 does not count. With ``--real`` the runs are of a language model and an embedding model.
 
-    python -m benchmarks.soak [--runs 500] [--real 50] [--shm 1000]
+    python -m benchmarks.soak [--runs 500] [--real 50]
+
+``benchmarks.soak_shm`` does this for values between workers.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import psutil
 import adjoin
 from adjoin import functions as fn
 from adjoin.dag import ModelSpec
-from benchmarks import soak_shm
 from benchmarks.report import arguments, report
 
 FAKE = ModelSpec(source="fake:", engine="fake")
@@ -58,7 +58,6 @@ def footprint(runtime: adjoin.Runtime) -> dict[str, float]:
         "processes": len(processes),
         "descriptors": sum(process.num_fds() for process in processes),
         "threads": sum(process.num_threads() for process in processes),
-        "slabs": soak_shm.slab_descriptors([process.pid for process in processes]),
         "shm_files": len(list(Path("/dev/shm").iterdir())),
         "memory_kb": sum(process.memory_full_info().uss for process in processes) / 1000,
     }
@@ -88,14 +87,7 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--runs", type=int, default=500, help="with the fake engine")
     parser.add_argument("--real", type=int, default=50, help="with real models; 0 for none")
-    parser.add_argument("--shm", type=int, default=0, help="only hops of 1 MB between workers")
     options = parser.parse_args()
-    if options.shm:
-        with adjoin.Runtime() as runtime:
-            flow = soak_shm.between(*soak_shm.far_apart(runtime))
-            found = soak(runtime, partial(soak_shm.hop, runtime, flow), options.shm, 40)
-        report("soak", {f"shm_{key}": value for key, value in found.items()}, file=options.json)
-        return
     runs, real = (100, 0) if options.quick else (options.runs, options.real)
     figures: dict[str, float] = {}
     with adjoin.Runtime() as runtime:

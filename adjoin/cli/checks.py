@@ -68,6 +68,7 @@ def _checks(set_: Sequence[str] | None) -> Iterator[Check]:
         return
     yield _home(settings)
     yield from _models(settings)
+    yield _protocols(settings)
     yield _settings(settings)
 
 
@@ -218,6 +219,17 @@ def _models(settings: Settings) -> Iterator[Check]:
         for model in models
     ]
     yield Check("models", OK, ", ".join(shown))
+
+
+def _protocols(settings: Settings) -> Check:
+    from adjoin.transport.ucx import current_refusal
+
+    refused = current_refusal()
+    if refused is None:
+        return Check("protocols", OK, "tcp, ucx; adjoin doctor --links says which is better here")
+    if settings.protocol == "ucx":
+        return Check("protocols", FAIL, f"ucx is set: {refused.message}", refused.hint)
+    return Check("protocols", OK, f"tcp; ucx: {refused.message}")
 
 
 def _settings(settings: Settings) -> Check:

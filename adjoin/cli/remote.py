@@ -13,6 +13,7 @@ from adjoin.cli.client import Remote, Url
 from adjoin.cli.options import Json, Set, Target, settings_of, split_pair
 from adjoin.cli.terminal import Activity, note, print_json, print_table, shorten, write
 from adjoin.errors import AdjoinError, InputError, from_wire
+from adjoin.types import Passage
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")]
 _WORKFLOWS = "/api/v1/workflows"
@@ -205,12 +206,32 @@ def _ended(said: str, error: AdjoinError) -> AdjoinError:
 
 
 def _print_outputs(outputs: Mapping[str, Any], said: str) -> None:
+    from adjoin.cli.report import texts_and_passages
+    from adjoin.cli.run import print_sources
+
+    outputs, passages = texts_and_passages({k: _passages(v) for k, v in outputs.items()})
     for name, value in outputs.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if said and text.strip().startswith(said):
             write(f"{text.strip()[len(said) :]}\n")  # what a function after the model added
         else:
             write(f"{name}: {text}\n" if len(outputs) > 1 else f"{text}\n")
+    print_sources(passages)
+
+
+def _passages(value: Any) -> Any:
+    """Passages, where JSON has them; anything else as it is."""
+    import msgspec
+
+    try:
+        found = msgspec.convert(value, list[_Passage])
+    except msgspec.ValidationError:
+        return value
+    return [msgspec.convert(msgspec.to_builtins(each), Passage) for each in found]
+
+
+class _Passage(Passage, frozen=True, forbid_unknown_fields=True):
+    """What an object of JSON must be to be shown as a passage."""
 
 
 def _run_row(run: Mapping[str, Any]) -> tuple[str, ...]:

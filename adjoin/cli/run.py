@@ -22,7 +22,16 @@ from adjoin.cli.terminal import (
     write,
 )
 from adjoin.errors import AdjoinError, InputError
-from adjoin.types import Event, ModelLoading, Passage, Progress, RunPlanned, StageStarted, Tokens
+from adjoin.types import (
+    Event,
+    ModelLoading,
+    Passage,
+    Progress,
+    RunPlanned,
+    StageStarted,
+    StageWarning,
+    Tokens,
+)
 
 if TYPE_CHECKING:
     from adjoin import Runtime
@@ -97,11 +106,14 @@ def run(
 def _run_one(
     runtime: Runtime, graph: Graph, values: Mapping[str, Any], *, quiet: bool, as_json: bool = False
 ) -> None:
+    from adjoin.cli.report import texts_and_passages
+
     report = stream(runtime, graph, values, silent=as_json)
     if as_json:
         print_json(report.to_dict())
     elif not quiet:
-        _print_sources(report)
+        _, passages = texts_and_passages(report.outputs)
+        print_sources(passages)
         _print_stages(report)
 
 
@@ -171,6 +183,9 @@ class _View:
                 self._activity(progress)
             case StageStarted() if not self._text:
                 self._activity.say(event.stage)
+            case StageWarning() as warning:
+                self._activity.hide()
+                note(f"warning: stage {event.stage!r}: {one_line(str(warning))}")
             case RunPlanned() if not self._text:
                 self._activity.say("running")
 
@@ -212,10 +227,8 @@ class _View:
             self._text = ""
 
 
-def _print_sources(report: RunReport) -> None:
-    from adjoin.cli.report import texts_and_passages
-
-    _, passages = texts_and_passages(report.outputs)
+def print_sources(passages: Sequence[Passage]) -> None:
+    """The passages of an answer, numbered as it cites them."""
     if not passages:
         return
     print("\nsources")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc as abc
+import dataclasses
 import inspect
 import re
 import types
@@ -45,7 +46,22 @@ _PLAIN: dict[Any, DataType] = {
 }
 _LISTS = (list, tuple, abc.Sequence, abc.Iterable, abc.Collection, abc.MutableSequence)
 _DICTS = (dict, abc.Mapping, abc.MutableMapping)
-_STREAMS = (abc.Iterator, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
+_ITERATORS = (abc.Iterator, abc.Generator)
+_ASYNC_ITERATORS = (abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
+_STREAMS = (*_ITERATORS, *_ASYNC_ITERATORS)
+
+#: Subclasses of these travel as what they derive from.
+_DATA = (
+    *(int, float, str, list, dict, tuple, bytes, bytearray, memoryview, np.ndarray),
+    msgspec.Struct,
+)
+#: Scalars of numpy that are no plain memory.
+_NOT_PLAIN = (np.datetime64, np.timedelta64, np.void, np.object_)
+#: Of these libraries only these classes travel.
+_FOREIGN = {
+    "pyarrow": frozenset({"Table", "RecordBatch"}),
+    "torch": frozenset({"Tensor", "Parameter"}),
+}
 
 
 def from_annotation(annotation: Any, _open: frozenset[Any] = frozenset()) -> DataType:
@@ -71,13 +87,42 @@ def from_annotation(annotation: Any, _open: frozenset[Any] = frozenset()) -> Dat
     if base is np.ndarray:
         return _array(args)
     if base in _STREAMS:
-        raise DefinitionError(f"a stage cannot take or return {annotation}", hint="use a list")
+        raise DefinitionError(
+            f"{annotation} within another type cannot pass from stage to stage",
+            hint="use a list there, or make it the whole argument or result",
+        )
     if isinstance(annotation, typing.NewType):
         return from_annotation(annotation.__supertype__, _open)
     try:
         return _PLAIN[annotation]
     except (KeyError, TypeError):
         return _struct(base, _open) if isinstance(base, type) else dt.ANY
+
+
+class Iteration(msgspec.Struct, frozen=True):
+    """An annotation such as ``Iterator[str]``: a list that is read, or made, piece by piece.
+
+    Attributes:
+        whole: the annotation of the list.
+        is_async: whether it is for ``async for``.
+    """
+
+    whole: Any
+    is_async: bool
+
+
+def iteration(annotation: Any) -> Iteration | None:
+    """What an iterator's annotation says; None for every other annotation."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        found = iteration(args[0])
+        if found is None:
+            return None
+        return Iteration(typing.Annotated[(found.whole, *args[1:])], found.is_async)
+    base = origin or annotation
+    if base not in _STREAMS:
+        return None
+    return Iteration(list[args[0]] if args else list, base in _ASYNC_ITERATORS)  # type: ignore[valid-type]
 
 
 def _array(args: tuple[Any, ...]) -> DataType:
@@ -102,7 +147,30 @@ def _struct(cls: type, opened: frozenset[Any]) -> DataType:
             inner = opened | {cls}
             fields = tuple((name, _field(hint, inner)) for name, hint in hints.items())
     bases = tuple(struct_name(base) for base in cls.__mro__[1:] if base is not object)
-    return DataType("struct", name=struct_name(cls), fields=fields, bases=bases)
+    opaque = not (_travels(cls) or _is_open(cls))
+    return DataType("struct", name=struct_name(cls), fields=fields, bases=bases, opaque=opaque)
+
+
+def _travels(cls: type) -> bool:
+    """Whether values of a class are data, apart from what their fields hold."""
+    library = cls.__module__.partition(".")[0]
+    if library in _FOREIGN:
+        return cls.__name__ in _FOREIGN[library]
+    if issubclass(cls, np.generic):
+        return not issubclass(cls, _NOT_PLAIN)
+    return (
+        issubclass(cls, _DATA)
+        or dataclasses.is_dataclass(cls)
+        or typing.is_typeddict(cls)
+        or hasattr(cls, "model_dump")
+    )
+
+
+def _is_open(cls: type) -> bool:
+    """Whether a class says too little of its values, as protocols and abstract classes do."""
+    if struct_name(cls) == "collections.abc:Callable" or issubclass(cls, abc.Set):
+        return False
+    return getattr(cls, "_is_protocol", False) or inspect.isabstract(cls)
 
 
 def _field(hint: Any, opened: frozenset[Any]) -> DataType:

@@ -78,6 +78,7 @@ def build(
     )
     _check_used(graph.stages, outputs)
     edges.check_types(graph.skippable)
+    edges.check_carried()
     check_nested(graph)
     return graph
 

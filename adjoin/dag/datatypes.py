@@ -23,6 +23,7 @@ class DataType(msgspec.Struct, frozen=True, omit_defaults=True):
             element type, empty when any.
         fields: of a struct, where they are known; of a dict whose keys are.
         bases: names of the structs that a struct derives from.
+        opaque: of a struct, whether its values cannot leave the process that made them.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class DataType(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     fields: tuple[tuple[str, DataType], ...] | None = None
     bases: tuple[str, ...] = ()
+    opaque: bool = False
 
     def __str__(self) -> str:
         match self.kind:
@@ -117,6 +119,26 @@ def assignable(source: DataType, target: DataType) -> bool:
         case "struct":
             return target.name == source.name or target.name in source.bases
     return True
+
+
+#: Element types of arrays that are not plain memory.
+_CONFINED_ELEMENTS = frozenset({"object_", "datetime64", "timedelta64", "void", "record"})
+#: What a key may be where dictionaries travel.
+_KEYS = frozenset({"string", "integer", "any"})
+
+
+def confined(of: DataType) -> DataType | None:
+    """The first part of a type whose values cannot leave their process; None when all can travel.
+
+    It states what the codec of the layer above encodes (``transport/codec.py``); a test holds both
+    against each other. What ``any`` stands for is seen when a value is there.
+    """
+    if of.opaque or (of.kind == "array" and of.name in _CONFINED_ELEMENTS):
+        return of
+    if of.kind == "dict" and (bad := [m for m in members(of.args[0]) if m.kind not in _KEYS]):
+        return bad[0]
+    parts = [*of.args, *(field for _, field in of.fields or ())]
+    return next((found for part in parts if (found := confined(part)) is not None), None)
 
 
 class NoSuchStep(Exception):

@@ -71,6 +71,26 @@ def names_of(value: object, what: str) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
+def neighbours(colocate: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """For each stage one of those that it is certain to share a worker with, the same for all.
+
+    Args:
+        colocate: for each stage those that it names.
+    """
+    first = {stage: stage for stage in colocate}
+
+    def root(stage: str) -> str:
+        while first[stage] != stage:
+            stage = first[stage]
+        return stage
+
+    for stage, others in colocate.items():
+        for other in others:
+            one, two = sorted((root(stage), root(other)))
+            first[two] = one
+    return {stage: root(stage) for stage in colocate}
+
+
 def check_neighbours(
     stage: str, colocate: tuple[str, ...], avoid: tuple[str, ...], stages: Iterable[str]
 ) -> None:

@@ -21,6 +21,7 @@ from adjoin.dag.binding import (
 )
 from adjoin.dag.control import INDEX, ITERATION, MAX_AT_ONCE, MAX_ITERATIONS, ON_ERROR, RESULT
 from adjoin.dag.datatypes import DataType
+from adjoin.dag.demands import neighbours
 from adjoin.dag.names import INPUTS, RESERVED, check_name, suggest
 from adjoin.dag.parameter import Parameter
 from adjoin.dag.stage import NO_NAMES, Site, Stage
@@ -106,6 +107,36 @@ class Edges:
             with _blamed_output(name):
                 type_of_binding(bound, types, skippable)
 
+    # --- what travels -------------------------------------------------------------------------
+
+    def check_carried(self) -> None:
+        """Raise :class:`GraphError` where a value would have to leave its process and cannot.
+
+        All of a stage's value goes to the worker that takes a part of it; outputs go to the caller.
+        """
+        together = neighbours({id: stage.policy.colocate for id, stage in self.stages.items()})
+        for stage in self.stages.values():
+            for site in stage.sites:
+                with _blamed(stage, site):
+                    for source in sorted(set(site.references_outside) & together.keys()):
+                        if together[source] != together[stage.id]:
+                            self._check_travels(source, f"or declare colocate: {source}")
+        for name, bound in self.outputs.items():
+            with _blamed_output(name):
+                for reference in references(bound):
+                    if reference.root in together:
+                        self._check_travels(reference.root, "an output goes to the caller")
+
+    def _check_travels(self, source: str, otherwise: str) -> None:
+        given = self.stages[source].returns
+        if (part := dt.confined(given)) is not None:
+            within = "it" if part is given else str(part)
+            raise GraphError(
+                f"stage {source!r} gives {given}, but {within} cannot travel between processes",
+                hint="return text, numbers, lists, dictionaries with keys of text, dataclasses, "
+                f"msgspec structures or arrays; {otherwise}",
+            )
+
 
 def output_types(
     outputs: Mapping[str, Binding],
@@ -168,7 +199,8 @@ def _check_argument(stage: Stage, site: Site, found: DataType) -> None:
     parameter = stage.function.parameter(site.name)
     if parameter is None:
         return
-    if not dt.assignable(found, parameter.type):
+    in_pieces = site.name in stage.function.iterates and found == dt.STRING
+    if not dt.assignable(dt.list_of(found) if in_pieces else found, parameter.type):
         raise GraphError(
             f"{stage.function.name!r} takes {parameter.type}, but {_origin(site)} {found}"
         )

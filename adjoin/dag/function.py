@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, overload
 
 import msgspec
 
 from adjoin.dag import datatypes as dt
-from adjoin.dag.annotations import from_annotation, hints_of
+from adjoin.dag.annotations import from_annotation, hints_of, iteration
 from adjoin.dag.datatypes import DataType
 from adjoin.dag.demands import names_of, resources_of
 from adjoin.dag.names import check_name, parse_seconds, suggest
@@ -119,6 +119,10 @@ class Function:
         graph: the workflow that this is, with ref ``workflow:name`` and the graph's version as its
             digest; None for a function of one callable.
         result: the type of the result where that depends on a stage's arguments.
+        iterates: names of parameters that are read piece by piece: of a list its items, of a text
+            pieces that make up the text.
+        streams: what others may read before the function returns: ``items`` of its list, as it
+            yields them; ``text`` as it emits tokens; nothing when empty.
     """
 
     name: str
@@ -134,6 +138,8 @@ class Function:
     call: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
     graph: Graph | None = field(default=None, compare=False, repr=False)
     result: ResultType | None = field(default=None, compare=False, repr=False)
+    iterates: frozenset[str] = frozenset()
+    streams: Literal["", "items", "text"] = ""
 
     def __hash__(self) -> int:
         return hash((self.ref, self.digest))
@@ -262,6 +268,11 @@ def function(
 ) -> Function | Callable[[Callable[..., Any]], Function]:
     """Make a Python function (``def`` or ``async def``) one that workflows can use.
 
+    A function that yields gives a list, and a parameter annotated ``Iterator[T]``
+    (``AsyncIterator[T]`` of an ``async def``) takes one. Between two such stages each item passes
+    when it is yielded. A text fits ``Iterator[str]`` as the pieces that make it up: what
+    ``generate`` gives passes token by token.
+
     A first parameter annotated :class:`adjoin.types.StageContext` receives the stage's context, and
     then parameters called ``model`` and ``collection`` name what it works with.
 
@@ -289,23 +300,21 @@ def builtin(
     needs: Needs | None = None,
     policy: Policy | None = None,
     result: ResultType | None = None,
+    streams_text: bool = False,
 ) -> Function:
     """A built-in function: its ref is its name, which is what workflow texts use."""
     _require_function(call)
     name = call.__name__
     policy = policy or Policy()
-    return from_callable(call, name=name, ref=name, needs=needs, policy=policy, result=result)
+    made = from_callable(call, name=name, ref=name, needs=needs, policy=policy, result=result)
+    return replace(made, streams="text") if streams_text else made
 
 
 def _require_function(call: Callable[..., Any]) -> str:
-    """``module:qualname`` of a plain function whose result is a value."""
+    """``module:qualname`` of a plain function."""
     if not inspect.isfunction(call):
         raise DefinitionError(
             f"{call!r} is not a Python function", hint="decorate a def or an async def"
-        )
-    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
-        raise DefinitionError(
-            f"{call.__qualname__!r} yields", where=call.__module__, hint="return a list"
         )
     return f"{module_of(call)}:{call.__qualname__}"
 
@@ -326,12 +335,15 @@ def from_callable(
     wants_context = bool(given) and hints.get(given[0].name) is StageContext
     extra = bool(given) and given[-1].kind is inspect.Parameter.VAR_KEYWORD
     plain = given[int(wants_context) : len(given) - int(extra)]
+    iterates = frozenset(each.name for each in plain if _is_iterated(call, each.name, hints))
     parameters = tuple(_parameter(call, each, hints) for each in plain)
+    returned = hints.get("return", inspect.Parameter.empty)
+    made = _made_in_pieces(call, returned)
     found = Function(
         name=check_name(name or call.__name__, "a function"),
         ref=ref,
         parameters=parameters,
-        returns=from_annotation(hints.get("return", inspect.Parameter.empty)),
+        returns=from_annotation(returned if made is None else made),
         needs=needs or _needs(parameters if wants_context else ()),
         policy=policy,
         extra=extra,
@@ -340,6 +352,8 @@ def from_callable(
         description=(inspect.getdoc(call) or "").partition("\n\n")[0],
         call=call,
         result=result,
+        iterates=iterates,
+        streams="" if made is None else "items",
     )
     # help() and inspect.signature() then show the function that the user wrote
     for attribute in ("__doc__", "__module__", "__name__", "__qualname__"):
@@ -357,7 +371,44 @@ def _parameter(
             hint="stages pass arguments by name; take a list instead",
         )
     annotation = hints.get(given.name, inspect.Parameter.empty)
+    if (iterated := iteration(annotation)) is not None:
+        annotation = iterated.whole
     return Parameter.of(check_name(given.name, "a parameter"), annotation, given.default)
+
+
+def _is_iterated(call: Callable[..., Any], name: str, hints: Mapping[str, Any]) -> bool:
+    found = iteration(hints.get(name))
+    if found is None:
+        return False
+    is_async = inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+    if found.is_async != is_async:
+        wanted = "AsyncIterator" if is_async else "Iterator"
+        raise DefinitionError(
+            f"parameter {name!r} of {call.__qualname__!r} is {hints[name]}, which "
+            + ("would block the worker's event loop" if is_async else "only async def can read"),
+            where=call.__module__,
+            hint=f"annotate it {wanted}[…], or write {'def' if is_async else 'async def'}",
+        )
+    return True
+
+
+def _made_in_pieces(call: Callable[..., Any], returned: Any) -> Any:
+    """The annotation of the list that a function gives piece by piece; None when it does not."""
+    yields = inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call)
+    found = iteration(returned)
+    if found is not None and (yields or not inspect.iscoroutinefunction(call)):
+        if found.is_async == inspect.isasyncgenfunction(call):
+            return found.whole
+    elif found is None and not yields:
+        return None
+    elif returned in (inspect.Parameter.empty, Any):
+        return list
+    raise DefinitionError(
+        f"{call.__qualname__!r} {'yields' if yields else 'does not yield'}, "
+        f"but is annotated to return {returned}",
+        where=call.__module__,
+        hint="a def that yields returns Iterator[T], an async def that yields AsyncIterator[T]",
+    )
 
 
 def _needs(parameters: tuple[Parameter, ...]) -> Needs:

@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
+from adjoin.dag import datatypes as dt
 from adjoin.dag.binding import Binding, evaluate, references
+from adjoin.dag.demands import neighbours
 from adjoin.dag.function import Function
 from adjoin.dag.names import INPUTS, suggest
 from adjoin.dag.parameter import Parameter
@@ -127,6 +129,39 @@ class Graph:
                 found.setdefault(root, set()).add(stage.id)
         return {id: frozenset(takers) for id, takers in found.items()}
 
+    @functools.cached_property
+    def readers(self) -> Mapping[str, frozenset[str]]:
+        """The stages that read another one's value while it is being made, by that one's id."""
+        found = {
+            stage.id: frozenset(
+                after for after in self.consumers(stage.id) if self.stage(after).iterates(stage.id)
+            )
+            for stage in self.stages
+            if stage.streams and stage.id not in self.confined
+        }
+        return {id: readers for id, readers in found.items() if readers}
+
+    def reads(self, id: str, before: str) -> bool:
+        """Whether a stage reads the value of the one ``before`` it while that is being made."""
+        return id in self.readers.get(before, ())
+
+    @functools.cached_property
+    def passing(self) -> frozenset[str]:
+        """Ids of the stages whose values nobody needs as a whole: one other stage reads each.
+
+        Such a stage waits for its reader. All others with readers must not: of stages that read
+        each other's values in several ways, one could wait for a reader that waits for another.
+        Every circle of edges begins at a stage with two consumers, so this suffices.
+        """
+        return frozenset(
+            id
+            for id, readers in self.readers.items()
+            if len(self.consumers(id)) == 1
+            and readers
+            and id not in self.output_stages()
+            and self.stage(id).function.streams == "items"
+        )
+
     def output_stages(self) -> frozenset[str]:
         """Ids of the stages whose results the outputs take."""
         roots = (ref.root for bound in self.outputs.values() for ref in references(bound))
@@ -163,6 +198,20 @@ class Graph:
             if stage.when is not None or not stage.needed.isdisjoint(found):
                 found.add(stage.id)
         return frozenset(found)
+
+    @functools.cached_property
+    def confined(self) -> frozenset[str]:
+        """Ids of the stages whose values cannot leave the process that made them."""
+        return frozenset(stage.id for stage in self.stages if dt.confined(stage.returns))
+
+    @functools.cached_property
+    def bound(self) -> Mapping[str, frozenset[str]]:
+        """For stages that such a value passes between, all that are to be on one worker for it."""
+        links = {id: tuple(self.consumers(id)) if id in self.confined else () for id in self._by_id}
+        groups: dict[str, set[str]] = {}
+        for id, first in neighbours(links).items():
+            groups.setdefault(first, set()).add(id)
+        return {id: frozenset(group) for group in groups.values() if len(group) > 1 for id in group}
 
     @functools.cached_property
     def nested(self) -> Mapping[str, Graph]:

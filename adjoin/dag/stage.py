@@ -9,7 +9,15 @@ from typing import Any
 
 from adjoin.dag import datatypes as dt
 from adjoin.dag.annotations import is_writable
-from adjoin.dag.binding import Binding, Expression, Literal, evaluate, references, taken
+from adjoin.dag.binding import (
+    Binding,
+    Expression,
+    Literal,
+    Reference,
+    evaluate,
+    references,
+    taken,
+)
 from adjoin.dag.control import ELEMENT_ERROR, Each, Repeat, condition
 from adjoin.dag.datatypes import DataType
 from adjoin.dag.function import Function, Policy
@@ -119,6 +127,31 @@ class Stage:
         return dt.list_of(dt.union(found, ELEMENT_ERROR) if collects else found)
 
     @functools.cached_property
+    def streams(self) -> bool:
+        """Whether others may read the stage's value while it is being made."""
+        if self.function.streams == "text":
+            return self._is_one_call and self.result == dt.STRING
+        return self._is_one_call and self.function.streams == "items"
+
+    def iterates(self, root: str) -> bool:
+        """Whether the stage takes another one's value piece by piece, and in no other way."""
+        taken = [site for site in self.sites if root in site.references_outside]
+        return (
+            self._is_one_call
+            and bool(taken)
+            and all(
+                site.is_argument
+                and site.name in self.function.iterates
+                and site.binding == Reference(root)
+                for site in taken
+            )
+        )
+
+    @property
+    def _is_one_call(self) -> bool:
+        return self.each is None and self.repeat is None and self.function.graph is None
+
+    @functools.cached_property
     def sites(self) -> tuple[Site, ...]:
         """All bindings of the stage, with where they stand."""
         found = []
@@ -190,8 +223,11 @@ class Stage:
         values = {name: evaluate(bound, scope) for name, bound in self.bindings.items()}
         for parameter in self.function.parameters:
             if parameter.name in values:
+                value = values[parameter.name]
+                if parameter.name in self.function.iterates and isinstance(value, str):
+                    value = [value]
                 computed = isinstance(self.bindings[parameter.name], Expression)
-                values[parameter.name] = _checked(parameter, values[parameter.name], computed)
+                values[parameter.name] = _checked(parameter, value, computed)
         return values
 
     def next_arguments(self, arguments: Mapping[str, Any], result: Any) -> dict[str, Any]:

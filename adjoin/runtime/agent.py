@@ -23,19 +23,33 @@ from distributed import Worker, WorkerPlugin
 from distributed.comm import Comm
 from distributed.core import Status
 
-from adjoin.dag import Graph
+from adjoin.dag import Graph, ModelSpec
 from adjoin.errors import EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
-from adjoin.runtime.conversation import Outbox, answered, decode
+from adjoin.runtime.conversation import (
+    Outbox,
+    answered,
+    decode,
+    receive_pieces,
+    receive_value,
+)
 from adjoin.runtime.devices import devices
 from adjoin.runtime.draft import Draft
+from adjoin.runtime.held import find_held, find_kept, find_lender
 from adjoin.runtime.host_link import HostLink
-from adjoin.runtime.paths import runtime_directory
+from adjoin.runtime.paths import (
+    agents_directory,
+    naming,
+    runtime_directory,
+    sweep_all_agents,
+)
+from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
+from adjoin.runtime.watchdog import Watchdog
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.channel import LocalChannel, Unreachable, ValueChannel
@@ -44,6 +58,7 @@ from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.memory import allocating
 from adjoin.transport.remote import Channel
 from adjoin.transport.shm import SharedMemoryChannel
+from adjoin.transport.ucx import is_ucx, prepare
 from adjoin.types import (
     Body,
     CollectionClient,
@@ -79,8 +94,9 @@ class Agent:
         root = settings.home / "collections"
         self.shelf = Shelf(root, self.threads, self._notify)
         self._copying = ThreadPoolExecutor(1, "adjoin-copy")
+        self._watchdog = Watchdog(settings.loop_block_warning_s)
         self.lender = Lender(settings.shared_bytes, self._held, self._copying)
-        directory = runtime_directory(cluster) / "agents"
+        directory = agents_directory(runtime_directory(cluster))
         self._socket = socket_path(directory, self.address)
         #: In the order in which they are tried.
         self._channels: tuple[ValueChannel, ...] = (
@@ -90,16 +106,21 @@ class Agent:
         )
 
     def install(self, worker: Worker) -> None:
+        sweep_all_agents()
         try:
-            self.lender.start(self._socket)
+            with naming(self._socket.parent):
+                self.lender.start(self._socket)
         except OSError as error:  # values go over Dask's comm
             _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
+        if self.settings.loop_block_warning_s:
+            self._watchdog.start()
         worker.handlers["adjoin_segment"] = self.on_segment
         worker.handlers["adjoin_draft"] = self.on_draft
         worker.handlers["adjoin_call"] = self.on_call
         worker.handlers["adjoin_watch"] = self.on_watch
 
     async def close(self) -> None:
+        self._watchdog.close()
         for segment in list(self._segments):
             await segment.close()
         if self._link is not None:
@@ -113,25 +134,48 @@ class Agent:
     # -- the world of a segment --
 
     def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        spec = spec_of(name, graph)
+        return LinkedModel(self, name, spec_of(name, graph), observe)
+
+    async def hosted(
+        self, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+    ) -> ModelClient:
+        """A model of the host; whoever watches this agent hears when it is loaded."""
 
         def watch(body: Body) -> None:
             self._notice(spec.source, body)
             observe(body)
 
-        return LinkedModel(self, name, spec, watch)
+        return (await self.link()).model(name, spec, observe=watch)
 
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
 
-    async def pull(self, ref: p.Ref) -> Encoded:
-        """The value behind a reference, from this agent or another one."""
+    async def pull(self, ref: p.Ref, run: str) -> Encoded:
+        """The value behind a reference of this run, from this agent or another one."""
         for channel in self._channels:
             try:
-                return await channel.fetch(ref.id, ref.owner)
+                return await channel.fetch(ref.seen_by(run), ref.owner)
             except Unreachable as error:
                 _log.debug("%s not by %s: %s", ref.id, channel.name, error)
         raise TransportError("no channel reaches the owner of a value", where=ref.owner)
+
+    def kept(self, ref: p.Ref, run: str) -> Any:
+        return find_kept(self._segments, ref, run)
+
+    async def take(self, owner: str, request: p.Take) -> p.Taken:
+        """Pieces of a stream of a segment here or in another agent."""
+        if owner == self.address:
+            return await find_lender(self._segments, request).take(request)
+        channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
+        return await receive_pieces(channel)
+
+    async def leave(self, owner: str, request: p.Leave) -> None:
+        """Tell the segment of a stream that a reader needs no more of it."""
+        if owner == self.address:
+            await find_lender(self._segments, request).left(request)
+        else:
+            channel = await Channel.open(self._dask.rpc, owner, "adjoin_call", p.pack(request))
+            await receive_value(channel)
 
     async def link(self) -> HostLink:
         """The connection to this machine's host, started when there is none."""
@@ -176,6 +220,7 @@ class Agent:
             graph=graph,
             attempts=opened.attempts,
             exports=frozenset(opened.exports),
+            readers=opened.readers,
             inputs=codec.decode(opened.inputs),
             world=self,
             limits=self.settings,
@@ -230,6 +275,8 @@ class Agent:
         request = decode(messages[0], p.Call)
         if isinstance(request, p.Pull):
             await answer_pull(channel, request, self._held)
+        elif isinstance(request, p.Take):
+            await channel.send([p.pack(await answered(self._lend(request)))])
         else:
             await channel.send([p.pack(await answered(self._twice(request)))])
         return Status.dont_reply
@@ -258,8 +305,12 @@ class Agent:
 
     async def _call(self, request: p.Message) -> p.Reply:
         match request:
+            case p.Leave():
+                await find_lender(self._segments, request).left(request)
             case p.Search():
                 return _reply(await self._search(request))
+            case p.Probe():
+                return _reply(await probe(self._channels, request))
             case p.Describe(collection=name):
                 found = await self.shelf.describe(name)
                 return _reply([msgspec.structs.asdict(info) for info in found])
@@ -280,7 +331,7 @@ class Agent:
             if not request.text.strip():
                 raise InputError("an empty text cannot be searched for")
             embedding = (await self.shelf.collection(request.collection)).embedding
-            model = (await self.link()).model(embedding, spec_of(embedding), observe=_unobserved)
+            model = await self.hosted(embedding, spec_of(embedding), _unobserved)
             vector = (await model.embed([request.text]))[0]
         return await self.search(request.collection, vector, request.k)
 
@@ -291,11 +342,12 @@ class Agent:
             )
         return await self.shelf.search(name, np.asarray(vector, dtype=np.float32), k)
 
-    def _held(self, ref: str) -> Encoded:
-        for segment in self._segments:
-            if (value := segment.held(ref)) is not None:
-                return value
-        raise TransportError("the value is gone: its segment was closed")
+    def _held(self, name: str) -> Encoded:
+        probed = sample(name)
+        return find_held(self._segments, name) if probed is None else probed
+
+    async def _lend(self, request: p.Take) -> p.Taken:
+        return await find_lender(self._segments, request).take(request)
 
     def _about(self) -> p.About:
         return p.About(
@@ -336,6 +388,8 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self._cluster = cluster
 
     def setup(self, worker: Worker) -> None:
+        if is_ucx(worker.address):
+            prepare()
         settings = Settings.model_validate_json(self._settings)
         self._agent = Agent(worker, settings, self._cluster)
         self._agent.install(worker)
@@ -355,8 +409,8 @@ async def _obey(
                     return messages[at:]
                 case p.Feed() as feed:
                     segment.feed(feed)
-                case p.Retry(stage=stage, attempt=attempt):
-                    segment.retry(stage, attempt)
+                case p.Retry(stage=stage, attempt=attempt, readers=readers):
+                    segment.retry(stage, attempt, readers)
                 case p.Close():
                     await segment.end()
         messages, _ = await channel.receive()

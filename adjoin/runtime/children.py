@@ -189,7 +189,8 @@ class Replica:
         try:
             with theirs:
                 self.pid, exit_code = await template.fork(self._fork, theirs)
-            self._pidfd = os.pidfd_open(self.pid)
+            with suppress(ProcessLookupError):  # it is over; its connection says why
+                self._pidfd = os.pidfd_open(self.pid)
         except BaseException:
             await self._link.close()
             raise
@@ -262,6 +263,8 @@ class Replica:
 
     async def _gone(self) -> None:
         """Wait until the process has ended, whoever its parent is."""
+        if self._pidfd < 0:
+            return
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(self._pidfd, ended.set)

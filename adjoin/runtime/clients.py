@@ -66,7 +66,7 @@ class LinkedModel:
                 yield piece
 
     async def _model(self) -> ModelClient:
-        return (await self._agent.link()).model(self.name, self._spec, observe=self._observe)
+        return await self._agent.hosted(self.name, self._spec, self._observe)
 
 
 class ShelvedCollection:

@@ -25,6 +25,7 @@ from adjoin.runtime.policies.topology import Device, Topology, Worker
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
+from adjoin.transport.ucx import is_ucx, prepare
 
 _POLL_S = 0.5
 _START_S = 60.0
@@ -52,13 +53,20 @@ class Cluster:
 
     @classmethod
     async def embedded(cls, settings: Settings) -> Cluster:
-        """Start a scheduler and workers as processes of this machine."""
+        """Start a scheduler and workers as processes of this machine.
+
+        Raises:
+            InputError: the protocol is not to be had here.
+            TransportError: a process did not start.
+        """
+        if is_ucx(settings.protocol):
+            prepare()
         id = uuid.uuid4().hex
         logs = runtime_directory(id) / "logs"
         logs.mkdir(parents=True, mode=0o700)
         members: list[_Member] = []
         try:
-            scheduler = await _Member.start("scheduler", logs, "scheduler")
+            scheduler = await _Member.start("scheduler", logs, "scheduler", settings.protocol)
             members.append(scheduler)
             names = [f"worker-{number}" for number in range(settings.workers)]
             starts = [_Member.start(name, logs, "worker", scheduler.address) for name in names]
@@ -82,8 +90,10 @@ class Cluster:
             InputError: the address is neither loopback nor TLS, and the network is not trusted.
             TransportError: no scheduler answers there.
         """
-        address = cluster if isinstance(cluster, str) else str(cluster.scheduler.address)
+        address = address_of(cluster)
         _check_trust(address, settings)
+        if is_ucx(address):
+            prepare()
         security = None if isinstance(cluster, str) else cluster.security
         try:
             client = await Client(
@@ -145,6 +155,17 @@ class Cluster:
             ) from None
         return self.topology
 
+    async def complete(self) -> Topology:
+        """The topology once all workers that the scheduler knows have an agent, or time is up."""
+        await self.ready()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.worker_wait_s):
+                known = (await self._client.scheduler.identity())["workers"]
+                while len(self.topology.workers) < len(known):
+                    self._changed.clear()
+                    await self._changed.wait()
+        return self.topology
+
     async def open(self, worker: str, operation: str, message: p.Message) -> Channel:
         """Start a conversation with a worker's agent."""
         found = self.topology.worker(worker)
@@ -180,9 +201,9 @@ class Cluster:
         channel = await self.open(worker, "adjoin_call", request)
         return codec.decode(await receive_value(channel))
 
-    async def pull(self, ref: p.Ref) -> codec.Encoded:
+    async def pull(self, ref: p.Ref, run: str) -> codec.Encoded:
         channel = await Channel.open(
-            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.id))
+            self._pool, ref.owner, "adjoin_call", p.pack(p.Pull(ref=ref.seen_by(run)))
         )
         return await receive_value(channel)
 
@@ -321,6 +342,11 @@ async def _stop(members: list[_Member]) -> None:
     """Workers first: they leave properly while the scheduler still answers."""
     await asyncio.gather(*(member.stop() for member in members[1:]))
     await asyncio.gather(*(member.stop() for member in members[:1]))
+
+
+def address_of(cluster: str | Client) -> str:
+    """Of its scheduler."""
+    return cluster if isinstance(cluster, str) else str(cluster.scheduler.address)
 
 
 def _check_trust(address: str, settings: Settings) -> None:

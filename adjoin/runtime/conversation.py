@@ -95,6 +95,20 @@ async def receive_value(channel: Channel) -> Encoded:
     return Encoded(value.header, tuple(buffers)) if buffers else value
 
 
+async def receive_pieces(channel: Channel) -> p.Taken:
+    """The pieces of a call's reply. It may be long in coming, and nobody may wait any more."""
+    try:
+        (message, *_), _ = await channel.receive()
+    except asyncio.CancelledError:
+        channel.abort()
+        raise
+    channel.release()
+    answer = decode(message, p.AnswerToTake)
+    if isinstance(answer, p.Refused):
+        raise errors.from_wire(answer.error)
+    return answer  # type: ignore[no-any-return]
+
+
 def unwrap(message: bytes) -> Encoded:
     """The value of a reply; raises what a refusal says."""
     answer = decode(message, p.Answer)

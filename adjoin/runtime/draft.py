@@ -56,8 +56,7 @@ class Draft:
                 hint=f"use embedding={collection.embedding!r}, or delete the collection first",
             )
         self._collection = name
-        link = await self._agent.link()
-        self._model = link.model(request.embedding, request.spec, observe=self._observe)
+        self._model = await self._agent.hosted(request.embedding, request.spec, self._observe)
         return p.Begun(embedding=collection.embedding, sources=collection.sources())
 
     async def _add(self, passages: list[Passage]) -> p.Staged:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,20 +20,21 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
+from adjoin.runtime import results
 from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
-from adjoin.runtime.policies.costs import Costs
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.run import RunState, closing_body
-from adjoin.runtime.segment import return_annotation
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, RunCompleted, RunStarted, Usage
+from adjoin.types import Event, RunCompleted, RunStarted, StageWarning, Usage
 
+_log = logging.getLogger(__name__)
 _KEPT_PLANS = 256
 #: Seconds between two runs of a workflow from which costs are learned.
 _LEARN_EVERY_S = 0.1
@@ -44,7 +46,7 @@ class Driver:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster = cluster
         self.settings = settings
-        self.costs = Costs()
+        self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
         self._runs: set[Run] = set()
@@ -139,6 +141,8 @@ class Driver:
         for run in list(self._runs):
             run.cancel("the runtime is closing")
         await asyncio.gather(*(run.finished() for run in list(self._runs)))
+        if self.costs is not self._known:
+            write_costs(self.settings.home, self.costs)
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,8 @@ class Run:
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
         segment = self._segments[command.segment]
-        segment.send(p.Retry(stage=command.stage, attempt=command.attempt))
+        readers = list(command.readers)
+        segment.send(p.Retry(stage=command.stage, attempt=command.attempt, readers=readers))
 
     async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
         here: dict[str, Encoded] = {}
@@ -292,7 +297,7 @@ class Run:
                 here[stage] = value
                 continue
             try:
-                here[stage] = await self.driver.cluster.pull(value)
+                here[stage] = await self.driver.cluster.pull(value, self.id)
             except TransportError:
                 self.tell(m.ValueLost(stage, value.id))
                 return
@@ -301,8 +306,8 @@ class Run:
     def _collect(self, values: Mapping[str, Any]) -> None:
         try:
             for stage, encoded in values.items():
-                annotation = return_annotation(self.graph.stage(stage))
-                self._outputs[stage] = codec.restore(codec.decode(encoded), annotation)
+                value = codec.decode(encoded)
+                self._outputs[stage] = results.restore(self.graph.stage(stage), value)
         except TransportError as error:
             self.tell(m.Stop(error))
         else:
@@ -351,6 +356,8 @@ class Run:
             attempt=news.attempt,
             body=news.body,
         )
+        if isinstance(news.body, StageWarning) and not self.streaming:  # else its reader sees it
+            _log.warning("run %s, stage %r: %s", self.id, news.stage, news.body)
         self.events.append(event)
         self._news.set()
 

@@ -7,11 +7,13 @@ stage ``draft`` of the workflow that ``tree`` runs in its second iteration.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,14 +23,18 @@ import numpy as np
 
 from adjoin import errors
 from adjoin.dag import Graph, Stage
-from adjoin.errors import AdjoinError, DeadlineExceeded, StageError
+from adjoin.errors import AdjoinError, DeadlineExceeded, EngineError, StageError
+from adjoin.runtime.piecewise import Piecewise, is_piecewise
 from adjoin.runtime.policies.retry import delay_before, may_retry
+from adjoin.runtime.watchdog import watched
+from adjoin.transport.stream import Stream
 from adjoin.types import (
     Body,
     CollectionClient,
     ModelClient,
     ModelLoading,
     ModelReady,
+    Passage,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -37,6 +43,9 @@ from adjoin.types import (
     Usage,
     Used,
 )
+
+#: Types without arrays in them.
+_NO_ARRAYS = frozenset((str, int, float, bool, bytes, type(None), Passage))
 
 #: Takes a place, an attempt and what happened there.
 Report = Callable[[str, int, Body], None]
@@ -72,16 +81,25 @@ class Task:
 
 
 class Meter:
-    """Sums what all calls below one stage used."""
+    """Sums what all calls below one stage used.
+
+    Attributes:
+        waited: seconds that it waited for the stages whose streams it reads, or that read its own.
+        tokens_seen: whether any of them emitted tokens.
+    """
 
     def __init__(self) -> None:
         self.usage = Usage()
+        self.waited = 0.0
+        self.tokens_seen = False
 
 
 class Context:
     """A :class:`adjoin.types.StageContext` for one call."""
 
-    def __init__(self, task: Task, place: str, attempt: int, meter: Meter) -> None:
+    def __init__(
+        self, task: Task, place: str, attempt: int, meter: Meter, stream: Stream | None = None
+    ) -> None:
         self.run = task.run
         self.stage = place
         self.attempt = attempt
@@ -90,8 +108,12 @@ class Context:
         self.tokens_seen = False
         self._task = task
         self._meter = meter
+        self._text = stream  # of a function that streams text
+        self._said = ""
         self._timeout: asyncio.Timeout | None = None
         self._left = math.inf
+        self._pauses = 0
+        self._is_loading = False
 
     @property
     def deadline(self) -> float | None:
@@ -108,7 +130,10 @@ class Context:
         return self._task.surroundings.collection(name)
 
     def emit(self, body: Body) -> None:
-        self.tokens_seen |= isinstance(body, Tokens)
+        if isinstance(body, Tokens):
+            self.tokens_seen = self._meter.tokens_seen = True
+            if self._text is not None:
+                self._say(self._text, body)
         self._task.report(self.stage, self.attempt, body)
 
     def _observe(self, body: Body) -> None:
@@ -116,34 +141,78 @@ class Context:
         if isinstance(body, Used):
             self.usage = self.usage + body.usage
             self._meter.usage = self._meter.usage + body.usage
-        elif isinstance(body, ModelLoading):
+        elif isinstance(body, ModelLoading) and not self._is_loading:
+            self._is_loading = True
             self._stop_clock()
-        elif isinstance(body, ModelReady):
+        elif isinstance(body, ModelReady) and self._is_loading:
+            self._is_loading = False
             self._start_clock()
         self.emit(body)
 
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """The call waits for another stage: neither its clock nor its own time runs."""
+        began = time.perf_counter()
+        self._stop_clock()
+        try:
+            yield
+        finally:
+            self._start_clock()
+            self._meter.waited += time.perf_counter() - began
+
+    def check_said(self, text: str) -> None:
+        """Raise :class:`EngineError` where readers were given another text than the result."""
+        if self._text is not None and self._said != text:
+            raise EngineError("the tokens that were streamed do not make up the text")
+
+    def _say(self, stream: Stream, body: Tokens) -> None:
+        text = "".join(each.text for each in body.tokens if not each.reasoning)
+        if text:
+            self._said += text
+            stream.add(text)
+
     def _stop_clock(self) -> None:
+        self._pauses += 1
         if self._timeout is not None and (when := self._timeout.when()) is not None:
             self._left = when - asyncio.get_running_loop().time()
-            self._timeout.reschedule(None)
+            self._reschedule(self._timeout, None)
 
     def _start_clock(self) -> None:
-        if self._timeout is not None and self._timeout.when() is None:
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._left)
+        self._pauses -= 1
+        if self._timeout is not None and not self._pauses:
+            self._reschedule(self._timeout, asyncio.get_running_loop().time() + self._left)
+
+    @staticmethod
+    def _reschedule(timeout: asyncio.Timeout, when: float | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the call is over, and its thread does not know
+            timeout.reschedule(when)
 
 
 async def run_stage(
-    task: Task, stage: Stage, scope: Mapping[str, Any], attempt: int, meter: Meter
+    task: Task,
+    stage: Stage,
+    scope: Mapping[str, Any],
+    attempt: int,
+    meter: Meter,
+    stream: Stream | None = None,
 ) -> Any:
     """The value of a stage of the workflow itself; the driver decides about another attempt.
+
+    Args:
+        scope: with a :class:`~adjoin.transport.stream.Source` for what the stage reads piece by
+            piece and is still being made.
+        stream: takes the value piece by piece; see :class:`~adjoin.runtime.piecewise.Piecewise`.
 
     Raises:
         AdjoinError: what its single call raised.
         StageError: a call below it failed for good.
     """
     if stage.each is None and stage.repeat is None:
-        context = Context(task, stage.id, attempt, meter)
-        return await _call(task, stage, stage.arguments(scope), context, meter)
+        text = stream if stage.function.streams == "text" else None
+        context = Context(task, stage.id, attempt, meter, text)
+        result = await _call(task, stage, stage.arguments(scope), context, meter, stream)
+        context.check_said(result)
+        return result
     return await _fan_out(task, stage, scope, stage.id, meter)
 
 
@@ -252,7 +321,12 @@ async def _attempts(
 
 
 async def _call(
-    task: Task, stage: Stage, arguments: dict[str, Any], context: Context, meter: Meter
+    task: Task,
+    stage: Stage,
+    arguments: dict[str, Any],
+    context: Context,
+    meter: Meter,
+    stream: Stream | None = None,
 ) -> Any:
     """Call the function once, or run the workflow that it is, within the stage's timeout."""
     nested = stage.function.graph
@@ -264,7 +338,7 @@ async def _call(
             if nested is not None:
                 return await _run_graph(task, nested, arguments, context.stage, meter)
             context.limit(timeout)
-            return _sealed(await _invoke(task, stage, arguments, context))
+            return sealed(await _invoke(task, stage, arguments, context, stream))
     except TimeoutError as error:
         if not timeout.expired():
             raise errors.wrap(error) from error
@@ -277,13 +351,20 @@ async def _call(
         raise errors.wrap(error) from error
 
 
-async def _invoke(task: Task, stage: Stage, arguments: dict[str, Any], context: Context) -> Any:
+async def _invoke(
+    task: Task, stage: Stage, arguments: dict[str, Any], context: Context, stream: Stream | None
+) -> Any:
     call = stage.function.call
     if call is None:
         raise errors.NotFound(f"function {stage.function.ref!r} is not known to this worker")
     positional = (context,) if stage.function.wants_context else ()
+    if is_piecewise(stage.function):
+        work = Piecewise(stage.function, stream, context.pause, sealed)
+        with watched(call, context.emit):
+            return await work.call(positional, arguments, task.surroundings.threads)
     if inspect.iscoroutinefunction(call):
-        return await call(*positional, **arguments)
+        with watched(call, context.emit):
+            return await call(*positional, **arguments)
     run = contextvars.copy_context().run
     return await asyncio.get_running_loop().run_in_executor(
         task.surroundings.threads, lambda: run(call, *positional, **arguments)
@@ -295,7 +376,7 @@ async def _all(work: Any) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:
-                group.create_task(each)
+                group.create_task(each).add_done_callback(let_go)
     except* AdjoinError as failed:
         first = failed.exceptions[0]
         while isinstance(first, BaseExceptionGroup):
@@ -303,8 +384,32 @@ async def _all(work: Any) -> None:
         raise first from first.__cause__  # not from the group, which hides the cause
 
 
-def _sealed(value: Any) -> Any:
+def let_go(task: asyncio.Task[Any]) -> None:
+    """Take the error out of a task that was cancelled.
+
+    Its traceback has the frames of a stage's call, of which one timed the task: a cycle, which
+    would keep the values in them, and so shared memory, until the garbage is collected.
+    """
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()
+
+
+def sealed(value: Any) -> Any:
     """Arrays that several stages will share must not be changed by one of them."""
+    kind = type(value)
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
+    elif kind is dict:
+        for item in value.values():
+            if type(item) not in _NO_ARRAYS:
+                sealed(item)
+    elif kind is list or kind is tuple:
+        # a list of texts or numbers is one to its end
+        if value and type(value[0]) not in _NO_ARRAYS:
+            for item in value:
+                sealed(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            sealed(getattr(value, field.name, None))
     return value

@@ -85,6 +85,11 @@ class Explanation:
                     "model": stage.model,
                     "collection": stage.collection,
                     "inputs": {edge.source: edge.transport for edge in into.get(stage.id, ())},
+                    "streams": sorted(
+                        e.source
+                        for e in into.get(stage.id, ())
+                        if self.graph.reads(stage.id, e.source)
+                    ),
                     "edges": [
                         {"from": e.source, "bytes": e.nbytes, "seconds": e.seconds}
                         for e in into.get(stage.id, ())
@@ -130,7 +135,9 @@ class Explanation:
         if edge is None:
             return arrow
         label = edge.transport
-        if label != "local":
+        if self.graph.reads(ends[1], ends[0]):
+            label += " stream"
+        if edge.transport != "local":
             label += f" {edge.nbytes:,} B {seconds_text(edge.seconds)}"
         return replace(arrow, label=label)
 
@@ -147,7 +154,10 @@ class Explanation:
                 *([f"model {stage['model']}"] if stage["model"] else []),
                 *([f"collection {stage['collection']}"] if stage["collection"] else []),
             ]
-            inputs = [f"{source} ({how})" for source, how in stage["inputs"].items()]
+            inputs = [
+                f"{source} ({how}{', stream' if source in stage['streams'] else ''})"
+                for source, how in stage["inputs"].items()
+            ]
             rows.append(
                 (
                     stage["stage"],

@@ -24,6 +24,7 @@ import msgspec
 from adjoin.errors import AdjoinError, TransportError, to_wire, wrap
 from adjoin.runtime import process
 from adjoin.runtime.loads import SCRATCH, Load, Loads
+from adjoin.runtime.paths import agents_directory, sweep_agents
 from adjoin.runtime.wire import (
     AgentMessage,
     AskStatus,
@@ -195,7 +196,8 @@ def main(directory: Path, config: HostConfig, ready: int) -> int:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what killed replicas left behind."""
+    """Remove what killed replicas and agents left behind."""
+    sweep_agents(agents_directory(directory))
     for socket_file in directory.glob("replica-*.sock"):
         socket_file.unlink(missing_ok=True)
     shutil.rmtree(directory / SCRATCH, ignore_errors=True)

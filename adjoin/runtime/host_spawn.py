@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from adjoin.errors import EngineError
 from adjoin.runtime.host import LOG, SOCKET
+from adjoin.runtime.paths import locked
 from adjoin.runtime.wire import HostConfig
 from adjoin.settings import Settings
 from adjoin.transport.frames import connect
@@ -48,7 +46,7 @@ def connect_or_spawn(directory: Path, config: HostConfig) -> socket.socket:
         return connect(path)
     except OSError:
         pass
-    with _locked(directory / _SPAWN_LOCK):
+    with locked(directory / _SPAWN_LOCK):
         try:
             return connect(path)  # somebody was faster
         except OSError:
@@ -105,16 +103,6 @@ def _python_path() -> str:
     """So that the host imports this very package, also when it is not installed."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _failed(directory: Path) -> EngineError:

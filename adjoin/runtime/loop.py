@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from concurrent.futures import Future
@@ -74,6 +75,19 @@ class LoopThread:
             self.loop.close()
 
 
+class LastingLoop(LoopThread):
+    """One that several share, until the process ends."""
+
+    def stop(self) -> None:
+        """Others may use it."""
+
+
+@functools.cache
+def ucx_loop() -> LoopThread:
+    """Where this process speaks UCX: its library serves one event loop a process."""
+    return LastingLoop("adjoin-ucx")
+
+
 class CallersLoop:
     """The loop that the caller runs on, where everything is awaited directly and nothing blocks.
 
@@ -106,6 +120,7 @@ class CallersLoop:
 
 #: Where the asynchronous core runs: a loop of its own, or the caller's.
 Loop: TypeAlias = LoopThread | CallersLoop
+
 
 _END = object()
 

@@ -8,7 +8,7 @@ import msgspec
 
 from adjoin.errors import AdjoinError
 from adjoin.runtime.policies.placement import Plan
-from adjoin.runtime.protocol import Value
+from adjoin.runtime.protocol import StreamRef, Value
 from adjoin.types import Body, Usage
 
 # --- Facts: what the driver saw. ---
@@ -42,6 +42,15 @@ class Seen(Fact, frozen=True):
     at: float | None = None
 
 
+class Flows(Fact, frozen=True):
+    """A stage makes its result piece by piece, and this is where others read them."""
+
+    segment: int
+    stage: str
+    attempt: int
+    ref: StreamRef
+
+
 class Finished(Fact, frozen=True):
     segment: int
     stage: str
@@ -73,7 +82,7 @@ class SegmentEnded(Fact, frozen=True):
 
 
 class ValueLost(Fact, frozen=True):
-    """The recorded result of a stage can no longer be had."""
+    """The recorded result of a stage, or its stream, can no longer be had."""
 
     stage: str
     ref: str
@@ -108,20 +117,24 @@ class OpenSegment(Command, frozen=True):
     worker: str
     attempts: Mapping[str, int]
     exports: tuple[str, ...]
+    readers: Mapping[str, tuple[str, ...]] = {}
 
 
 class FeedSegment(Command, frozen=True):
     segment: int
     stage: str
-    value: Value
+    value: Value | StreamRef
     skipped: bool = False
 
 
 class RetryStage(Command, frozen=True):
+    """``readers`` are the stages that will read its result while it is made."""
+
     segment: int
     stage: str
     attempt: int
     delay: float
+    readers: tuple[str, ...] = ()
 
 
 class CloseSegment(Command, frozen=True):

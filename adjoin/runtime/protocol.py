@@ -26,15 +26,36 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Ref(msgspec.Struct, frozen=True, tag=True):
     """Where a value is that did not fit into a message: opaque, valid while its segment is open.
 
+    It is bound to its run: the owner looks it up by the name that it has for whoever asks, and a
+    run that got hold of another one's reference gets nothing.
+
     Attributes:
         id: random; resolved by the owner in a table bound to the segment.
         owner: address of the agent that holds the value.
         nbytes: size of the encoded value.
+        kept: the value cannot leave its process; segments of the run there get it as it is.
     """
 
     id: str
     owner: str
     nbytes: int
+    kept: bool = False
+
+    def seen_by(self, run: str) -> str:
+        """The name under which a run asks the owner for the value."""
+        return f"{run}/{self.id}"
+
+
+class StreamRef(msgspec.Struct, frozen=True, tag=True):
+    """Where a value is that is still being made; its pieces are taken from there one by one.
+
+    Attributes:
+        id: random; resolved by the owner in a table bound to the segment.
+        owner: address of the agent whose stage makes them.
+    """
+
+    id: str
+    owner: str
 
 
 #: A recorded result: the value itself when it is small, or where it is.
@@ -43,7 +64,8 @@ Value = Encoded | Ref
 
 class Open(Message, frozen=True, kw_only=True):
     """Run these stages. ``attempts`` gives the attempt number of each, ``exports`` the stages whose
-    results are needed outside, ``graph`` the version of a graph that the agent may already know."""
+    results are needed outside, ``readers`` the stages that will read one's result while it is made,
+    ``graph`` the version of a graph that the agent may already know."""
 
     run: str
     tenant: str
@@ -51,6 +73,7 @@ class Open(Message, frozen=True, kw_only=True):
     attempts: dict[str, int]
     exports: list[str]
     inputs: Encoded
+    readers: dict[str, list[str]] = {}
     streaming: bool = False
 
 
@@ -62,16 +85,19 @@ class Define(Message, frozen=True, kw_only=True):
 
 
 class Feed(Message, frozen=True, kw_only=True):
-    """The result of a stage that ran elsewhere."""
+    """The result of a stage that ran elsewhere, or where it is being made."""
 
     stage: str
-    value: Value
+    value: Value | StreamRef
     skipped: bool = False
 
 
 class Retry(Message, frozen=True, kw_only=True):
+    """Run a stage again, as this attempt; if it is running, stop that first."""
+
     stage: str
     attempt: int
+    readers: list[str] = []
 
 
 class Close(Message, frozen=True, kw_only=True):
@@ -96,6 +122,14 @@ class Happened(Message, frozen=True, kw_only=True):
     tries: int
     body: Body
     at: float = 0.0
+
+
+class Streaming(Message, frozen=True, kw_only=True):
+    """A stage has started to make its result piece by piece."""
+
+    stage: str
+    attempt: int
+    ref: StreamRef
 
 
 class Done(Message, frozen=True, kw_only=True):
@@ -128,7 +162,8 @@ class Pulled(Message, frozen=True, kw_only=True):
 
 
 class PullFailed(Message, frozen=True, kw_only=True):
-    """A fed reference could not be resolved: its owner is gone."""
+    """A reference could not be resolved, or a stream not be read from its beginning to its end:
+    its owner is gone, or has dropped it. What needs it waits for another one."""
 
     stage: str
     ref: str
@@ -182,9 +217,35 @@ class Commit(Message, frozen=True, kw_only=True):
 
 
 class Pull(Message, frozen=True, kw_only=True):
-    """The value behind a reference; the reply's buffers are the value's."""
+    """The value behind a reference, as :meth:`Ref.seen_by` the run that asks; the reply's buffers
+    are the value's."""
 
     ref: str
+
+
+class Take(Message, frozen=True, kw_only=True):
+    """The pieces of a stream from this position on, as soon as there are some; those before it
+    have arrived. The reply is :class:`Taken`."""
+
+    run: str
+    ref: str
+    reader: str
+    position: int
+
+
+class Taken(Message, frozen=True, kw_only=True):
+    """Pieces of a stream. ``ended``: there are no others."""
+
+    pieces: list[Value]
+    ended: bool
+
+
+class Leave(Message, frozen=True, kw_only=True):
+    """A reader needs no more of a stream."""
+
+    run: str
+    ref: str
+    reader: str
 
 
 class Search(Message, frozen=True, kw_only=True):
@@ -194,6 +255,14 @@ class Search(Message, frozen=True, kw_only=True):
     k: int
     text: str = ""
     vector: Encoded | None = None
+
+
+class Probe(Message, frozen=True, kw_only=True):
+    """Fetch values of so many bytes from another agent, and say how long that took."""
+
+    peer: str
+    sizes: tuple[int, ...]
+    repeats: int
 
 
 class Describe(Message, frozen=True, kw_only=True):
@@ -259,11 +328,24 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 FromDriver = Open | Define | Feed | Retry | Close
-FromAgent = NeedGraph | Happened | Done | Failed | Pulled | PullFailed | Closed
-Call = Pull | Search | Describe | Drop | Prepare | HostStatus | ShutDownHost | Watch
+FromAgent = NeedGraph | Happened | Streaming | Done | Failed | Pulled | PullFailed | Closed
+Call = (
+    Pull
+    | Take
+    | Leave
+    | Search
+    | Probe
+    | Describe
+    | Drop
+    | Prepare
+    | HostStatus
+    | ShutDownHost
+    | Watch
+)
 OfDraft = Begin | Add | Commit | Close
 ToDraft = Begun | Staged | Reply | Refused
 Answer = Reply | Refused
+AnswerToTake = Taken | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 

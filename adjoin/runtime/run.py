@@ -7,14 +7,13 @@ the simulation does the same with a virtual cluster.
 What it guarantees, whatever the order, repetition or loss of facts:
 
 * a stage's result is recorded once, from the attempt that is current (fencing);
-* a stage starts only when all its inputs are recorded or made in its own segment;
+* a stage starts only when all its inputs are recorded or made in its own segment, or flow to it;
 * attempts are bounded, and a stage whose tokens a reader has seen is never started over;
 * exactly one :class:`End` is commanded, and every segment opened before it is closed.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 
 from adjoin import errors
@@ -31,6 +30,7 @@ from adjoin.runtime.moves import (
     Fact,
     FeedSegment,
     Finished,
+    Flows,
     MakePlan,
     OpenSegment,
     Planned,
@@ -47,7 +47,8 @@ from adjoin.runtime.policies.retry import (
     delay_before,
     may_retry,
 )
-from adjoin.runtime.protocol import Ref, Value
+from adjoin.runtime.progress import SegmentRecord, StageRecord, Status
+from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.types import (
     Body,
     RunCancelled,
@@ -56,47 +57,11 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageSkipped,
+    StageWarning,
     Tokens,
     Usage,
     WorkerLost,
 )
-
-
-class Status(enum.Enum):
-    WAITING = "waiting"  # not placed
-    PLACED = "placed"  # in a segment that has not been opened
-    OPEN = "open"  # its agent decides when it starts
-    DONE = "done"
-
-
-class _Stage:
-    """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
-
-    __slots__ = (
-        *("attempt", "losses", "misses", "segment", "skipped", "status"),
-        *("tokens_seen", "usage", "value"),
-    )
-
-    def __init__(self) -> None:
-        self.status = Status.WAITING
-        self.attempt = 0
-        self.losses = 0  # workers and results that went while it ran or after
-        self.misses = 0  # workers that were gone before it could begin
-        self.segment = -1
-        self.tokens_seen = False
-        self.skipped = False
-        self.usage = Usage()
-        self.value: Value | None = None
-
-
-class _Segment:
-    __slots__ = ("fed", "open", "stages", "worker")
-
-    def __init__(self, worker: str, stages: tuple[str, ...]) -> None:
-        self.worker = worker
-        self.stages = frozenset(stages)
-        self.open = False
-        self.fed: set[str] = set()
 
 
 class RunState:
@@ -112,9 +77,10 @@ class RunState:
         self._graph = graph
         self._streaming = streaming
         self._collecting = False
-        self._stages = {stage.id: _Stage() for stage in graph.stages}
-        self._segments: list[_Segment] = []
+        self._stages = {stage.id: StageRecord() for stage in graph.stages}
+        self._segments: list[SegmentRecord] = []
         self._outputs = graph.output_stages()
+        self._lost_streams: set[str] = set()
         self._out: list[Command] = []
 
     def begin(self) -> list[Command]:
@@ -135,6 +101,9 @@ class RunState:
             case Seen(segment, stage, attempt):
                 if self._current(segment, stage, attempt):
                     self._seen(fact)
+            case Flows(segment, stage, attempt):
+                if self._current(segment, stage, attempt, ended=True):
+                    self._flows(fact)
             case Finished(segment, stage, attempt):
                 if self._current(segment, stage, attempt):
                     self._finished(fact)
@@ -163,7 +132,7 @@ class RunState:
             )
             if not stages:
                 continue
-            self._segments.append(_Segment(segment.worker, stages))
+            self._segments.append(SegmentRecord(segment.worker, stages))
             for name in stages:
                 stage = self._stages[name]
                 stage.status = Status.PLACED
@@ -178,9 +147,25 @@ class RunState:
         self._advance()
 
     def _seen(self, fact: Seen) -> None:
+        stage = self._stages[fact.stage]
         if isinstance(fact.body, Tokens):
-            self._stages[fact.stage].tokens_seen = True
+            stage.tokens_seen = True
+        elif isinstance(fact.body, StageWarning):
+            if fact.body.where in stage.warned:
+                return
+            stage.warned.add(fact.body.where)
         self._emit(fact.body, fact.place or fact.stage, fact.tries or fact.attempt, fact.at)
+
+    def _flows(self, fact: Flows) -> None:
+        stage = self._stages[fact.stage]
+        stage.stream = fact.ref
+        if fact.ref.id in self._lost_streams:
+            self._stream_lost(fact.stage)
+            return
+        waits = fact.stage in self._graph.passing and stage.status is Status.OPEN
+        if waits and stage.attempt > 1 and not self._readers(fact.stage):
+            self._retry(fact.stage)  # its reader ended meanwhile, and would never read this one
+        self._advance()
 
     def _finished(self, fact: Finished) -> None:
         stage = self._stages[fact.stage]
@@ -202,17 +187,24 @@ class RunState:
             self._end(StageError.of(self.run, name, stage.attempt, error))
             return
         self._emit(StageFailed(error=errors.to_wire(error), retry=True), name, stage.attempt)
-        delay = delay_before(stage.attempt + 1)
+        self._retry(name, delay_before(stage.attempt + 1))
+
+    def _retry(self, name: str, delay: float = 0.0) -> None:
+        """Another attempt where it is. What reads its stream waits there for the new one."""
+        stage = self._stages[name]
         stage.attempt += 1
         stage.tokens_seen = False
-        self._out.append(RetryStage(stage.segment, name, stage.attempt, delay))
+        stage.stream = None
+        readers = self._readers(name)
+        self._out.append(RetryStage(stage.segment, name, stage.attempt, delay, readers))
 
     def _segment_lost(self, index: int, reached: bool) -> None:
         segment = self._segments[index]
-        if not segment.open:
+        running = [n for n in segment.stages if self._holds(n, index, Status.OPEN)]
+        # One that has ended is lost when another attempt of a stage had crossed with its end.
+        if not segment.open and not running:
             return
         segment.open = False
-        running = [n for n in segment.stages if self._holds(n, index, Status.OPEN)]
         gone = [n for n in segment.stages if self._holds(n, index, Status.DONE)]
         lost = [n for n in gone if not self._recorded(n)]
         self._out.append(CloseSegment(index))
@@ -221,8 +213,26 @@ class RunState:
 
     def _value_lost(self, name: str, ref: str) -> None:
         stage = self._stages[name]
-        if stage.status is Status.DONE and isinstance(stage.value, Ref) and stage.value.id == ref:
+        self._lost_streams.add(ref)  # its beginning may be heard of later
+        if stage.stream is not None and stage.stream.id == ref:
+            self._stream_lost(name)
+        elif stage.status is Status.DONE and isinstance(stage.value, Ref) and stage.value.id == ref:
             self._start_over([], [name], "its result was lost")
+
+    def _stream_lost(self, name: str) -> None:
+        """A reader has to begin again, and cannot: its pieces are dropped, or their owner gone."""
+        stage = self._stages[name]
+        stage.stream = None
+        if stage.status is Status.DONE and stage.value is not None:
+            self._advance()  # who read it gets it as a whole
+        elif stage.status is Status.DONE:
+            self._start_over([], [name], "its stream was lost", reached=False)
+        elif stage.status is Status.OPEN:
+            stage.misses += 1  # if a worker was lost, that is counted when it is noticed
+            if self._exhausted(name):
+                self._give_up(name, "its stream was lost")
+            else:
+                self._retry(name)
 
     def _start_over(
         self, running: Iterable[str], lost: Iterable[str], why: str, reached: bool = True
@@ -231,31 +241,48 @@ class RunState:
         again = set(running)
         for name in again:
             self._reset(name, reached)
-        candidates = set(lost)
-        while needed := {name for name in candidates if self._needed(name)}:
+        candidates = set(lost) | self._unreachable(again)
+        while needed := self._ties(again) | {name for name in candidates if self._needed(name)}:
             for name in needed:
-                self._reset(name)
+                self._reset(name, reached)
             again |= needed
             candidates -= needed
-            candidates |= {
-                before
-                for name in needed
-                for before in self._graph.dependencies(name)
-                if self._stages[before].status is Status.DONE and not self._available(before)
-            }
+            candidates |= self._unreachable(needed)
         if not again:
             return
         self._collecting = False
         exhausted = sorted(name for name in again if self._exhausted(name))
         if exhausted:
-            error = EngineError(why, hint="run it again")
-            attempt = max(1, self._stages[exhausted[0]].attempt)
-            self._end(StageError.of(self.run, exhausted[0], attempt, error))
+            self._give_up(exhausted[0], why)
             return
         for name in again:
             self._stages[name].tokens_seen = False
         misses = max(self._stages[name].misses for name in again)
         self._out.append(MakePlan(frozenset(again), delay_before(misses + 1) if misses else 0.0))
+
+    def _give_up(self, name: str, why: str) -> None:
+        error = EngineError(why, hint="run it again")
+        attempt = max(1, self._stages[name].attempt)
+        self._end(StageError.of(self.run, name, attempt, error))
+
+    def _unreachable(self, names: Iterable[str]) -> set[str]:
+        """Of what these take the results that were made, and can no longer be had."""
+        return {
+            before
+            for name in names
+            for before in self._graph.dependencies(name)
+            if self._stages[before].status is Status.DONE and not self._reaches(before, name)
+        }
+
+    def _ties(self, again: set[str]) -> set[str]:
+        """What has to go along, since a value that cannot leave its worker ties it to the rest."""
+        tied = {other for name in again for other in self._graph.bound.get(name, ())} - again
+        return {
+            name
+            for name in tied
+            if self._stages[name].status is not Status.DONE
+            or (name in self._graph.confined and self._needed(name))
+        }
 
     def _exhausted(self, name: str) -> bool:
         """Whether a stage that went down with its worker must not be started over."""
@@ -277,14 +304,14 @@ class RunState:
             self._collecting = True
             self._out.append(Collect({name: self._value(name) for name in sorted(self._outputs)}))
 
-    def _can_start(self, segment: _Segment, index: int) -> bool:
+    def _can_start(self, segment: SegmentRecord, index: int) -> bool:
         return any(
             self._holds(name, index, Status.PLACED)
-            and all(self._available(before) for before in self._graph.dependencies(name))
+            and all(self._reaches(before, name) for before in self._graph.dependencies(name))
             for name in segment.stages
         )
 
-    def _open(self, segment: _Segment, index: int) -> None:
+    def _open(self, segment: SegmentRecord, index: int) -> None:
         segment.open = True
         stages = [n for n in segment.stages if self._holds(n, index, Status.PLACED)]
         for name in stages:
@@ -293,19 +320,34 @@ class RunState:
             stage.attempt += 1
         exports = sorted(n for n in stages if self._leaves(n, segment))
         attempts = {name: self._stages[name].attempt for name in sorted(stages)}
-        self._out.append(OpenSegment(index, segment.worker, attempts, tuple(exports)))
+        readers = {name: read for name in sorted(stages) if (read := self._readers(name))}
+        self._out.append(OpenSegment(index, segment.worker, attempts, tuple(exports), readers))
 
-    def _feed(self, segment: _Segment, index: int) -> None:
+    def _feed(self, segment: SegmentRecord, index: int) -> None:
         for name in sorted(segment.stages):
             if not self._holds(name, index, Status.OPEN):
                 continue
             for before in sorted(self._graph.dependencies(name)):
                 stage = self._stages[before]
-                if before in segment.fed or stage.segment == index or stage.value is None:
+                offer = self._offer(before, name, segment)
+                if offer is None or stage.segment == index:
                     continue
-                if stage.status is Status.DONE:
-                    segment.fed.add(before)
-                    self._out.append(FeedSegment(index, before, stage.value, stage.skipped))
+                key = (before, offer.id if isinstance(offer, StreamRef) else "")
+                if key not in segment.fed:
+                    segment.fed.add(key)
+                    self._out.append(FeedSegment(index, before, offer, stage.skipped))
+
+    def _offer(self, before: str, name: str, segment: SegmentRecord) -> Value | StreamRef | None:
+        """What a stage is given of one before it: its result, or its stream while there is none.
+
+        Who reads the stream already goes on with that.
+        """
+        stage = self._stages[before]
+        value = stage.value if stage.status is Status.DONE else None
+        stream = stage.stream if self._graph.reads(name, before) else None
+        if stream is not None and (value is None or (before, stream.id) in segment.fed):
+            return stream
+        return value
 
     def _end(self, error: AdjoinError | None) -> None:
         self.ended = True
@@ -318,11 +360,11 @@ class RunState:
 
     # -- questions --
 
-    def _current(self, segment: int, name: str, attempt: int) -> bool:
+    def _current(self, segment: int, name: str, attempt: int, *, ended: bool = False) -> bool:
         stage = self._stages.get(name)
         return (
             stage is not None
-            and stage.status is Status.OPEN
+            and (stage.status is Status.OPEN or (ended and stage.status is Status.DONE))
             and stage.segment == segment
             and stage.attempt == attempt
         )
@@ -330,6 +372,19 @@ class RunState:
     def _holds(self, name: str, index: int, status: Status) -> bool:
         stage = self._stages[name]
         return stage.segment == index and stage.status is status
+
+    def _reaches(self, before: str, name: str) -> bool:
+        """Whether a stage can be given the result of one before it, or its stream."""
+        if self._available(before):
+            return True
+        stage = self._stages[before]
+        flows = stage.stream is not None and self._graph.reads(name, before)
+        return flows and self._segments[stage.segment].open
+
+    def _readers(self, name: str) -> tuple[str, ...]:
+        """The stages that have yet to read a stage's stream."""
+        readers = self._graph.readers.get(name, ())
+        return tuple(sorted(n for n in readers if self._stages[n].status is not Status.DONE))
 
     def _available(self, name: str) -> bool:
         """Whether a stage's result can be given to any other segment."""
@@ -348,8 +403,9 @@ class RunState:
             self._stages[after].status is not Status.DONE for after in self._graph.consumers(name)
         )
 
-    def _leaves(self, name: str, segment: _Segment) -> bool:
-        return name in self._outputs or not self._graph.consumers(name) <= segment.stages
+    def _leaves(self, name: str, segment: SegmentRecord) -> bool:
+        outside = self._graph.consumers(name) - segment.stages
+        return name in self._outputs or any(not self._graph.reads(n, name) for n in outside)
 
     def _value(self, name: str) -> Value:
         value = self._stages[name].value
@@ -363,9 +419,10 @@ class RunState:
         stage.losses += reached
         stage.misses += not reached
         stage.value = None
+        stage.stream = None
         stage.usage = Usage()
         for segment in self._segments:
-            segment.fed.discard(name)
+            segment.fed = {key for key in segment.fed if key[0] != name}
 
     def _emit(self, body: Body, stage: str = "", attempt: int = 0, at: float | None = None) -> None:
         self._out.append(Emit(body, stage, attempt, at))

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from adjoin.dag import Graph, Workflow
 from adjoin.errors import AdjoinError, DeadlineExceeded, DefinitionError, InputError
 from adjoin.runtime import protocol as p
-from adjoin.runtime.cluster import Cluster
+from adjoin.runtime.cluster import Cluster, address_of
 from adjoin.runtime.collection import CollectionHandle
 from adjoin.runtime.driver import Driver, Run
 from adjoin.runtime.explain import Explanation
-from adjoin.runtime.loop import CallersLoop, Loop, LoopThread
-from adjoin.settings import Settings
+from adjoin.runtime.loop import CallersLoop, Loop, LoopThread, ucx_loop
+from adjoin.runtime.policies.links import Link
+from adjoin.runtime.policies.placement import weigh
+from adjoin.runtime.probe import measure_links
+from adjoin.settings import PROTOCOLS, Settings
+from adjoin.transport.ucx import is_ucx
 from adjoin.types import Event
 from adjoin.vector_state.collections import CollectionInfo
 
@@ -32,6 +36,9 @@ class Runtime:
     this machine, which end with it. With a scheduler's address or a ``distributed.Client`` it joins
     that cluster.
 
+    ``protocol`` is what the processes of its own cluster speak, ``"tcp"`` or ``"ucx"``, instead
+    of what the settings say. A running cluster's is in its address.
+
     Every method has an asynchronous form with an ``a`` before its name, for any event loop; both
     are the same code. Inputs of a workflow are given by name.
 
@@ -41,10 +48,17 @@ class Runtime:
     """
 
     def __init__(
-        self, cluster: str | Client | None = None, *, settings: Settings | None = None
+        self,
+        cluster: str | Client | None = None,
+        *,
+        settings: Settings | None = None,
+        protocol: str | None = None,
     ) -> None:
         self.settings = settings or Settings.load()
-        loop = LoopThread("adjoin-runtime")
+        if protocol is not None:
+            self.settings = _speaking(protocol, cluster, self.settings)
+        over_ucx = is_ucx(self.settings.protocol if cluster is None else address_of(cluster))
+        loop = ucx_loop() if over_ucx else LoopThread("adjoin-runtime")
         self._loop: Loop = loop
         self._closed = False
         try:
@@ -163,6 +177,17 @@ class Runtime:
     async def astatus(self) -> dict[str, Any]:
         return await self._loop.bridge(self._status())
 
+    def links(self) -> list[Link]:
+        """How long values take between workers, by size and channel; measured now, in seconds.
+
+        Raises:
+            NotFound: there are no two workers.
+        """
+        return self._loop.call(measure_links(self._driver.cluster))
+
+    async def alinks(self) -> list[Link]:
+        return await self._loop.bridge(measure_links(self._driver.cluster))
+
     # -- life --
 
     def close(self) -> None:
@@ -260,8 +285,10 @@ class Runtime:
 
     async def _explain(self, workflow: Workflow | Graph) -> Explanation:
         graph = graph_of(workflow)
-        plan = await self._driver.plan(graph)
-        return Explanation(graph, plan, self._driver.cluster.topology, self._driver.costs)
+        placement = (await self._driver.plan(graph)).placement
+        topology, costs = self._driver.cluster.topology, self._driver.costs
+        # more may have been learned since the plan was made
+        return Explanation(graph, weigh(graph, topology, placement, costs), topology, costs)
 
     async def _status(self) -> dict[str, Any]:
         topology = await self._driver.cluster.ready()
@@ -344,6 +371,22 @@ class RunHandle:
     async def _cancel(self) -> None:
         self._run.cancel()
         await self._run.finished()
+
+
+def _speaking(protocol: str, cluster: str | Client | None, settings: Settings) -> Settings:
+    if cluster is not None:
+        raise InputError(
+            "a running cluster has its protocol",
+            where=address_of(cluster),
+            hint="leave out protocol; the address says it: tcp://, tls:// or ucx://",
+        )
+    if protocol not in PROTOCOLS:
+        raise InputError(
+            f"there is no protocol {protocol!r}",
+            where="Runtime(protocol=…)",
+            hint=f"use one of {', '.join(PROTOCOLS)}",
+        )
+    return settings.model_copy(update={"protocol": protocol})
 
 
 def graph_of(workflow: Workflow | Graph) -> Graph:

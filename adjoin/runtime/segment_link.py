@@ -28,12 +28,17 @@ class SegmentLink:
         self._command = command
         self._out: asyncio.Queue[p.Message] = asyncio.Queue()
         self._closing = False
+        self._asked: set[tuple[str, int]] = set()  # attempts that have not ended yet
         self._sending = False
         self._channel: Channel | None = None
         self._sender: asyncio.Task[None] | None = None
         self._task = asyncio.ensure_future(self._converse())
 
     def send(self, message: p.Message) -> None:
+        if isinstance(message, p.Retry):
+            self._asked.add((message.stage, message.attempt))
+        if self._task.done() and self._asked:
+            self._run.tell(m.SegmentLost(self._command.segment))
         self._out.put_nowait(message)
         self._start_sender()
 
@@ -68,6 +73,8 @@ class SegmentLink:
             self._run.tell(m.SegmentLost(self._command.segment))
         else:
             self._run.tell(m.SegmentEnded(self._command.segment))
+            if self._asked:  # it had ended before it heard of them
+                self._run.tell(m.SegmentLost(self._command.segment))
             self._leave(channel)
         finally:
             if self._sender is not None:
@@ -94,6 +101,7 @@ class SegmentLink:
             attempts=dict(command.attempts),
             exports=list(command.exports),
             inputs=run.encoded,
+            readers={stage: list(readers) for stage, readers in command.readers.items()},
             streaming=run.streaming,
         )
         return await run.driver.cluster.open_segment(command.worker, message)
@@ -120,11 +128,15 @@ class SegmentLink:
                         tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries, at))
                     case p.Pulled() as pulled:
                         self._run.measures.pulled(pulled, self._command.worker)
+                    case p.Streaming(stage=stage, attempt=attempt, ref=flow):
+                        tell(m.Flows(index, stage, attempt, flow))
                     case p.Done() as d:
+                        self._asked.discard((d.stage, d.attempt))
                         self._run.measures.done(d, self._command.worker)
                         at = self._opened + d.at
                         tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped, at))
                     case p.Failed(stage=stage, attempt=attempt, error=error):
+                        self._asked.discard((stage, attempt))
                         tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
                     case p.PullFailed(stage=stage, ref=ref):
                         tell(m.ValueLost(stage, ref))

@@ -40,6 +40,14 @@ class Shelf:
         return {name: self._open[name].info.bytes for name in sorted(self._open)}
 
     async def search(self, name: str, vector: Vector, k: int) -> list[Passage]:
+        """The nearest passages in the newest version; of one that is open in one go."""
+        held = self._open.get(name)
+        if held is not None:
+            found = await self._run(
+                lambda: held.search(vector, k) if self._is_newest(held) else None
+            )
+            if found is not None:
+                return found
         collection = await self.collection(name)
         return await self._run(lambda: collection.search(vector, k))
 

@@ -3,8 +3,8 @@
 A value becomes a msgpack header and raw buffers. Arrays and long byte strings go into the buffers
 uncopied; everything else is in the header, so that decoding needs no type from the sender and gives
 back what was encoded: a tuple stays a tuple, a :class:`~adjoin.types.Passage` a passage. Types of
-the user (dataclasses, structures, pydantic models) travel as plain data and are restored with the
-producing function's annotation (:func:`restore`).
+the user (dataclasses, structures, pydantic models, named tuples, enumerations) travel as plain data
+and are restored with the producing function's annotation (:func:`restore`).
 
 Arrow tables travel in Arrow's own format, torch tensors as arrays with a mark; their libraries are
 imported only where a value of theirs is.
@@ -15,6 +15,7 @@ The decoder knows these forms and no others; it never falls back to a more power
 from __future__ import annotations
 
 import dataclasses
+import enum
 import importlib
 from typing import Any
 
@@ -27,6 +28,8 @@ from adjoin.errors import TransportError
 _ARRAY, _STRUCT, _TUPLE, _BYTES = 1, 2, 3, 4
 #: Forms of libraries that may not be there: the number, the library, and the module that knows it.
 _TABLE, _TENSOR = 5, 6
+#: A scalar of numpy, as an array without dimensions.
+_SCALAR = 7
 _ADAPTERS = {"pyarrow": "adjoin.transport.tables", "torch": "adjoin.transport.tensors"}
 #: Byte strings from this size on travel as buffers.
 _OUT_OF_BAND = 4096
@@ -139,10 +142,12 @@ def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
         return [_flatten(item, buffers, depth + 1) for item in value]
     if kind is dict:
         return {_key(key): _flatten(item, buffers, depth + 1) for key, item in value.items()}
-    if kind is tuple:
+    if isinstance(value, tuple):
         return _extension(_TUPLE, [_flatten(item, buffers, depth + 1) for item in value])
-    if isinstance(value, np.ndarray | np.generic):
-        return _flatten_array(np.asarray(value), buffers)
+    if isinstance(value, np.ndarray):
+        return _flatten_array(value, buffers)
+    if isinstance(value, np.generic):
+        return _extension(_SCALAR, _flatten_array(np.asarray(value), buffers))
     if isinstance(value, bytes | bytearray | memoryview):
         return _flatten_bytes(value, buffers)
     if kind.__name__ in _STRUCTS and kind is _STRUCTS[kind.__name__]:
@@ -172,9 +177,11 @@ def _plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump()
+    if isinstance(value, enum.Enum):
+        return value.value
     for base in _BASES:
         if isinstance(value, base):
-            return base(value)  # a subclass, such as an enumeration's member
+            return base(value)
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TransportError(
         f"a value of type {kind} cannot travel between stages",
@@ -234,6 +241,8 @@ class _Reviver:
             case 5 | 6:
                 *description, index = content
                 return _adapter(code).revive(self._buffers[_index(index)], *description)
+            case 7 if isinstance(content, np.ndarray) and content.ndim == 0:
+                return content[()]
         raise ValueError(f"unknown form {code}")
 
 
@@ -270,7 +279,8 @@ def _has_user_type(annotation: Any) -> bool:
     if not isinstance(annotation, type) or annotation in _STRUCTS.values():
         return False
     return (
-        issubclass(annotation, msgspec.Struct)
+        issubclass(annotation, msgspec.Struct | enum.Enum)
         or dataclasses.is_dataclass(annotation)
         or hasattr(annotation, "model_validate")
+        or (issubclass(annotation, tuple) and hasattr(annotation, "_fields"))
     )

@@ -106,15 +106,19 @@ class Frames(Generic[T]):
             await asyncio.wait_for(self._writer.wait_closed(), timeout=5)
 
 
-def connect(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
+def connect(path: Path, kind: int = socket.SOCK_STREAM, *, wait: bool = True) -> socket.socket:
     """A connected, non-blocking socket to a peer of the same user.
 
+    Args:
+        wait: for a peer that has so many connections to accept that it takes no more now.
+
     Raises:
-        OSError: nobody listens there.
+        OSError: nobody listens there; BlockingIOError when we would have to wait.
         TransportError: another user does.
     """
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
+        sock.setblocking(wait)
         with _short(path) as name:
             sock.connect(name)
         check_peer(sock)

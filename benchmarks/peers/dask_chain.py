@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from distributed import Client, LocalCluster
-from payloads import payload, tell, timed
+from payloads import is_quick, payload, tell, timed
 
 
 def same(value: Any) -> Any:
     return value
 
 
+SETTINGS = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+
+
 def main() -> None:
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(**SETTINGS) as cluster,
         Client(cluster) as client,
     ):
 
@@ -24,7 +27,8 @@ def main() -> None:
             third = client.submit(same, second, pure=False)
             return client.submit(len, third, pure=False).result()
 
-        tell(timed(run))
+        shown = SETTINGS | {"tasks": "one a stage, pure=False"}
+        tell(timed(run, quick=is_quick()), "distributed", shown)
 
 
 if __name__ == "__main__":

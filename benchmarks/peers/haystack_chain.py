@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from haystack import Pipeline, component
-from payloads import payload, tell, timed
+from payloads import is_quick, payload, tell, timed
 
 
 @component
@@ -38,7 +38,8 @@ def main() -> None:
     pipeline.connect("make.value", "second.value")
     pipeline.connect("second.value", "third.value")
     pipeline.connect("third.value", "size.value")
-    tell(timed(lambda kind: pipeline.run({"make": {"kind": kind}})))
+    found = timed(lambda kind: pipeline.run({"make": {"kind": kind}}), quick=is_quick())
+    tell(found, "haystack-ai", {"pipeline": "Pipeline", "process": "the caller's"})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from payloads import payload, tell, timed
+from payloads import is_quick, payload, tell, timed
 
 
 class State(TypedDict):
@@ -34,7 +34,9 @@ def main(checkpoint: bool) -> None:
         config = {"configurable": {"thread_id": str(next(count))}}
         return compiled.invoke({"kind": kind, "value": None}, config if checkpoint else None)
 
-    tell(timed(run))
+    saver = "InMemorySaver" if checkpoint else None
+    settings = {"checkpointer": saver, "process": "the caller's"}
+    tell(timed(run, quick=is_quick()), "langgraph", settings)
 
 
 if __name__ == "__main__":

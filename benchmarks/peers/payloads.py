@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,18 +29,22 @@ def payload(kind: str) -> Any:
 KINDS = ("small", "rag", "16mb")
 
 
-def rounds(kind: str) -> int:
-    return 40 if kind == "16mb" else 200
+def rounds(kind: str, quick: bool) -> tuple[int, int]:
+    """How many runs come before the measured ones, and how many are measured."""
+    if quick:
+        return (3, 7) if kind == "16mb" else (10, 50)
+    return (20, 40) if kind == "16mb" else (20, 200)
 
 
-def timed(run: Callable[[str], Any]) -> dict[str, float]:
+def timed(run: Callable[[str], Any], *, quick: bool = False) -> dict[str, float]:
     """Median milliseconds of a run for each payload."""
     found = {}
     for kind in KINDS:
-        for _ in range(20):
+        unmeasured, measured = rounds(kind, quick)
+        for _ in range(unmeasured):
             run(kind)
         times = []
-        for _ in range(rounds(kind)):
+        for _ in range(measured):
             began = time.perf_counter()
             run(kind)
             times.append(time.perf_counter() - began)
@@ -46,13 +52,16 @@ def timed(run: Callable[[str], Any]) -> dict[str, float]:
     return found
 
 
-async def timed_async(run: Callable[[str], Awaitable[Any]]) -> dict[str, float]:
+async def timed_async(
+    run: Callable[[str], Awaitable[Any]], *, quick: bool = False
+) -> dict[str, float]:
     found = {}
     for kind in KINDS:
-        for _ in range(20):
+        unmeasured, measured = rounds(kind, quick)
+        for _ in range(unmeasured):
             await run(kind)
         times = []
-        for _ in range(rounds(kind)):
+        for _ in range(measured):
             began = time.perf_counter()
             await run(kind)
             times.append(time.perf_counter() - began)
@@ -60,5 +69,18 @@ async def timed_async(run: Callable[[str], Awaitable[Any]]) -> dict[str, float]:
     return found
 
 
-def tell(found: dict[str, float]) -> None:
-    json.dump(found, sys.stdout)
+def is_quick() -> bool:
+    """Whether the program was asked to end soon."""
+    return "--quick" in sys.argv
+
+
+def tell(found: Mapping[str, float], package: str, settings: Mapping[str, Any]) -> None:
+    """Print what was measured, with what: the package's version, and how it was set up."""
+    content = {
+        "package": package,
+        "version": importlib.metadata.version(package),
+        "python": platform.python_version(),
+        "settings": dict(settings),
+        "figures": dict(found),
+    }
+    json.dump(content, sys.stdout)

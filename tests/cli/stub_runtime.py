@@ -10,6 +10,7 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, InputError, NotFound, StageError, to_wire
 from adjoin.runtime.collection import SyncReport
 from adjoin.runtime.explain import Explanation
+from adjoin.runtime.policies.links import Link
 from adjoin.runtime.policies.placement import place
 from adjoin.runtime.policies.topology import Topology, Worker
 from adjoin.types import (
@@ -25,6 +26,7 @@ from adjoin.types import (
     RunStarted,
     StageCompleted,
     StageStarted,
+    StageWarning,
     Token,
     Tokens,
     Usage,
@@ -56,6 +58,7 @@ class StubRuntime:
     answer: tuple[str, ...] = (" Dask", " is", " a library.")
     outputs: Mapping[str, Any]
     error: AdjoinError | None = None
+    warning: StageWarning | None = None
     interrupt = False
     #: The question at which a submitted run is interrupted.
     interrupt_at = ""
@@ -91,6 +94,8 @@ class StubRuntime:
         for stage in graph.stages:
             yield stage.id, at, StageStarted(worker="worker-0")
             usage = Usage()
+            if self.warning is not None and stage.function.ref == "generate":
+                yield stage.id, at, self.warning
             if stage.function.ref == "generate":
                 yield stage.id, at, ModelLoading(model="small", phase="load")
                 yield stage.id, at, ModelReady(model="small", seconds=2.5)
@@ -140,6 +145,22 @@ class StubRuntime:
         )
         topology = Topology(1, workers)
         return Explanation(graph, place(graph, topology), topology)
+
+    def links(self) -> list[Link]:
+        protocol = self.cluster.partition("://")[0] if self.cluster else self.settings.protocol
+        slower = 2.0 if protocol == "ucx" else 1.0
+        seconds = {8: 0.001 * slower, 16_000_000: 0.016 * slower}
+        return [
+            Link(
+                protocol=protocol,
+                channel=channel,
+                one="worker-0",
+                other="worker-1",
+                same_host=True,
+                seconds=seconds,
+            )
+            for channel in ("shm", "remote")
+        ]
 
     def close(self) -> None:
         self.closed = True

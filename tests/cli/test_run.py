@@ -8,6 +8,7 @@ import pytest
 from stub_runtime import Cli, StubRuntime
 
 from adjoin.errors import EngineError, StageError
+from adjoin.types import StageWarning
 
 QUESTION = "question=What is Dask?"
 
@@ -48,6 +49,16 @@ def test_an_answer_that_is_not_what_was_streamed_is_printed_whole(
     code, out, _ = cli("run", example, QUESTION, "--quiet")
     assert code == 0
     assert out == 'Dask is a library.\nanswer: Something else.\nnote: {"n": 1}\n'
+
+
+def test_a_warning_is_beside_the_answer(
+    cli: Cli, runtime: type[StubRuntime], example: Path
+) -> None:
+    runtime.warning = StageWarning(what="it blocks", where="app.py:3, in f", why="why", hint="def")
+    code, out, err = cli("run", example, QUESTION, "--quiet")
+    assert code == 0
+    assert out == "Dask is a library. [1]\n"
+    assert err == "warning: stage 'answer': it blocks: why (app.py:3, in f); def\n"
 
 
 def test_json_is_one_document(cli: Cli, runtime: type[StubRuntime], example: Path) -> None:

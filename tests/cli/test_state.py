@@ -11,6 +11,7 @@ from stub_runtime import Cli, StubRuntime
 
 from adjoin.cli import checks
 from adjoin.settings import Settings
+from adjoin.transport.ucx import Found
 from adjoin.types import Passage
 from adjoin.vector_state.collections import Collection
 
@@ -124,6 +125,64 @@ def test_doctor_says_what_to_do(cli: Cli, home: Path, monkeypatch: pytest.Monkey
     assert code == 1
     assert "missing: faiss-cpu" in out
     assert "download.pytorch.org/whl/cpu" in "".join(out.split())
+
+
+@pytest.fixture
+def with_ucx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adjoin.transport.ucx.find", lambda: Found("Linux", "x86_64", ("u 1",)))
+
+
+@pytest.fixture
+def without_ucx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adjoin.transport.ucx.find", lambda: Found("Linux", "x86_64"))
+
+
+def test_doctor_measures_the_links_of_each_protocol(
+    cli: Cli, home: Path, runtime: type[StubRuntime], with_ucx: None
+) -> None:
+    out = cli("doctor", "--links").out
+    assert [made.settings.protocol for made in runtime.made] == ["tcp", "ucx"]
+    assert [made.settings.workers for made in runtime.made] == [2, 2]
+    assert "better here: tcp; it is faster: 8 bytes take 1.00 ms over tcp, 2.00 ms over ucx" in out
+    assert "1.00 GB/s" in out
+    assert "NVLink" in out
+    links = json.loads(cli("doctor", "--links", "--json").out)["links"]
+    assert links["advice"]["protocol"] == "tcp"
+    assert {link["channel"] for link in links["links"]} == {"shm", "remote"}
+    assert "were not run" in links["notes"][0]
+
+
+def test_doctor_says_why_ucx_is_not_measured(
+    cli: Cli, home: Path, runtime: type[StubRuntime], without_ucx: None
+) -> None:
+    out = cli("doctor", "--links").out
+    assert [made.settings.protocol for made in runtime.made] == ["tcp"]
+    assert "only tcp was measured" in out
+    assert "ucx was not measured" in out
+    assert "adjoin[ucx]" in out
+
+
+def test_doctor_measures_a_running_cluster(
+    cli: Cli, home: Path, runtime: type[StubRuntime]
+) -> None:
+    links = json.loads(cli("doctor", "--cluster", "ucx://here:1", "--json").out)["links"]
+    assert [made.cluster for made in runtime.made] == ["ucx://here:1"]
+    assert links["advice"]["protocol"] == "ucx"
+
+
+def test_doctor_starts_nothing_unless_asked(
+    cli: Cli, home: Path, runtime: type[StubRuntime], without_ucx: None
+) -> None:
+    assert "ucx: the package" in cli("doctor").out
+    assert runtime.made == []
+
+
+def test_doctor_fails_when_the_protocol_that_is_set_is_not_there(
+    cli: Cli, home: Path, without_ucx: None
+) -> None:
+    code, out, _ = cli("doctor", "--set", "protocol=ucx")
+    assert code == 1
+    assert "adjoin[ucx]" in out
 
 
 def test_doctor_survives_bad_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

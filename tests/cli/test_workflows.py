@@ -77,7 +77,7 @@ def test_why_not_there(cli: Cli, runtime: type[StubRuntime], example: Path) -> N
     assert code == 0
     state = next(line for line in out.splitlines() if line.startswith("state"))
     assert state.split()[:2] == ["state", "0"]
-    assert "every stage on worker-0 takes 50 ms longer" in out
+    assert "every stage on worker-0 takes 2 ms longer" in out
     one = json.loads(
         cli("explain", example, "--why-not", "worker-0", "--stage", "cited", "--json").out
     )

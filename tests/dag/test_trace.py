@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,8 +76,12 @@ def test_bounds_come_from_annotations() -> None:
     [
         ("def f(*args): ...", "by name"),
         ("def f(x, /): ...", "by name"),
-        ("def f():\n yield 1", "yields"),
-        ("async def f():\n yield 1", "yields"),
+        ("def f() -> list[int]:\n yield 1", "yields, but is annotated"),
+        ("async def f() -> Iterator[int]:\n yield 1", "yields, but is annotated"),
+        ("async def f() -> AsyncIterator[int]: ...", "does not yield"),
+        ("async def f(x: Iterator[int]): ...", "would block the worker's event loop"),
+        ("def f(x: AsyncIterator[int]): ...", "only async def can read"),
+        ("def f(x: list[Iterator[int]]): ...", "within another type"),
         ("def f(x: Missing): ...", "'Missing', which is not defined"),
         ("def f(x: int = 'a'): ...", "the default of 'x' is string, not integer"),
         ("def f(x: Annotated[int, Meta(ge=1)] = 0): ...", "must be at least 1"),
@@ -87,6 +92,7 @@ def test_bounds_come_from_annotations() -> None:
 )
 def test_what_cannot_be_a_function(text: str, message: str) -> None:
     names: dict[str, Any] = {"Annotated": Annotated, "Meta": msgspec.Meta}
+    names |= {"Iterator": Iterator, "AsyncIterator": AsyncIterator}
     exec("from __future__ import annotations\n" + text, names)
     with pytest.raises(DefinitionError, match=message):
         dag.function(names["f"])

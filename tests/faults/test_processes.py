@@ -58,6 +58,14 @@ def test_a_worker_killed_in_a_stage_costs_an_attempt(runtime: Runtime, tmp_path:
     assert lost[0].stages == ("die_once",)
 
 
+def test_a_value_that_cannot_travel_is_made_again_where_it_is_used(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    made, used = runtime.run(flows.connected, mark=str(tmp_path / "mark"))
+    assert made == used
+    assert made in workers(runtime).values()
+
+
 def test_input_that_kills_workers_ends_in_a_stage_error(runtime: Runtime) -> None:
     with pytest.raises(StageError, match=r"stage 'die'.*lost"):
         runtime.run(flows.dying, text="poison")

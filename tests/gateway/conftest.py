@@ -51,7 +51,6 @@ def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         body_timeout_s=1.0,
         send_timeout_s=1.0,
         tenant_runs=8,
-        max_workflows=20,
         kept_runs=50,
         drain_timeout_s=2,
     )

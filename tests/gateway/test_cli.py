@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from texts import ENDLESS, text
+from texts import ENDLESS, SEARCH, text
 
 from adjoin.cli import main
 from adjoin.cli.remote import event_line, values_of
@@ -71,6 +71,17 @@ def test_an_answer_is_printed_once_as_it_comes(served: Any, cli: Cli) -> None:
         assert client.put("/api/v1/workflows/writer", content=WRITER).status_code == 201
     ended = cli("invoke", "writer", "question=one two three four five")
     assert (ended.code, ended.out.split()) == (0, ["one", "two", "three", "four", "five"])
+
+
+def test_passages_are_shown_as_sources(served: Any, cli: Cli) -> None:
+    with served.client("terminal") as client:
+        client.put("/api/v1/collections/animals", json={"embedding": "fake:"})
+        documents = {"documents": [{"text": "cats purr", "source": "cat.md"}]}
+        client.post("/api/v1/collections/animals/documents", json=documents)
+        client.put("/api/v1/workflows/search", content=SEARCH)
+    shown = cli("invoke", "search", "question=cats purr")
+    assert "[1] 1.000  cat.md" in shown.out
+    assert "{" not in shown.out
 
 
 def test_errors_keep_their_codes(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

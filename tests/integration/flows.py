@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,64 @@ def die_once(mark: str) -> str:
     return "survived"
 
 
+class Connection:
+    """Of which no value can travel."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+
+@adjoin.function
+def connect() -> Connection:
+    return Connection()
+
+
+@adjoin.function
+def use_once(link: Connection, mark: str) -> list[int]:
+    """Kills its worker at the first attempt."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), 9)
+    return [link.pid, os.getpid()]
+
+
+@adjoin.workflow
+def connected(mark: str) -> Any:
+    link = connect()
+    return use_once.options(colocate="link")(link, mark)
+
+
+@adjoin.function
+async def freeze(seconds: float) -> int:
+    time.sleep(seconds)  # what an async function must not do
+    return 1
+
+
+@adjoin.workflow
+def freezing(seconds: float) -> Any:
+    return freeze.options(each=2)(seconds)
+
+
 @adjoin.function
 def die(text: str) -> str:
     os.kill(os.getpid(), 9)
     return text
+
+
+@adjoin.function
+def arrays(n: int) -> dict[str, Any]:
+    return {"values": [np.ones(n, dtype=np.float32)]}
+
+
+@adjoin.function
+def overwrite(values: dict[str, Any]) -> float:
+    values["values"][0][0] = 2.0
+    return 0.0
+
+
+@adjoin.workflow
+def overwrites(n: int) -> Any:
+    return overwrite(arrays(n))
 
 
 @adjoin.workflow

@@ -32,6 +32,7 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageStarted,
+    StageWarning,
     Tokens,
 )
 
@@ -51,6 +52,11 @@ def test_a_value_too_large_for_a_message_is_pulled(runtime: Runtime, settings: S
 def test_a_stage_cannot_change_what_others_see(runtime: Runtime) -> None:
     with pytest.raises(StageError, match="read-only"):
         runtime.run(flows.scribbles, n=3)
+
+
+def test_nor_what_lies_in_a_container(runtime: Runtime) -> None:
+    with pytest.raises(StageError, match="read-only"):
+        runtime.run(flows.overwrites, n=3)
 
 
 def test_a_function_that_raises_names_stage_and_cause(runtime: Runtime) -> None:
@@ -323,3 +329,19 @@ def test_the_planner_knows_what_workers_have(runtime: Runtime) -> None:
 def test_a_demand_that_no_worker_meets_ends_the_run(runtime: Runtime) -> None:
     with pytest.raises(PlanError, match=r"stage 'nap': no worker is left by resources licence 1"):
         runtime.run(flows.licensed, seconds=0.01)
+
+
+def test_a_stage_that_blocks_the_loop_is_named_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = settings.model_copy(update={"loop_block_warning_s": 0.1, "workers": 1})
+    with Runtime(settings=quick) as runtime:
+        events = list(runtime.stream(flows.freezing, seconds=1.0))
+        (warned,) = [event for event in events if isinstance(event.body, StageWarning)]
+        assert warned.stage.startswith("freeze[")
+        assert isinstance(warned.body, StageWarning)
+        assert "flows.py:" in warned.body.where and warned.body.where.endswith("in freeze")
+        assert isinstance(events[-1].body, RunCompleted)
+        assert "blocks" not in caplog.text  # the reader of the events knows
+        runtime.run(flows.freezing, seconds=1.0)
+        assert caplog.text.count("stage 'freeze[") == caplog.text.count("blocks its worker") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adjoin.dag import Function, Graph, Parameter, Policy, Reference, Stage, build
+from adjoin.dag.annotations import from_annotation
 from adjoin.errors import (
     Cancelled,
     EngineError,
@@ -24,6 +25,7 @@ from adjoin.types import (
     StageCompleted,
     StageFailed,
     StageStarted,
+    StageWarning,
     Token,
     Tokens,
     Usage,
@@ -88,6 +90,16 @@ def test_a_segment_opens_when_its_first_stage_can_start_and_is_fed() -> None:
         m.OpenSegment(1, "v", {"b": 1, "c": 1}, ("c",)),
         m.FeedSegment(1, "a", ONE),
     ]
+
+
+def test_a_stage_warns_once_of_a_line_also_when_many_calls_of_it_do() -> None:
+    state = begun(("w", "abc"), attempts=2)
+    one, two = (StageWarning(what="w", where=f"f.py:{n}", why="y", hint="h") for n in (1, 2))
+    assert state.apply(m.Seen(0, "a", 1, one, "a[0]", 1)) == [m.Emit(one, "a[0]", 1, None)]
+    assert state.apply(m.Seen(0, "a", 1, one, "a[1]", 1)) == []
+    assert state.apply(m.Seen(0, "a", 1, two, "a[1]", 1)) == [m.Emit(two, "a[1]", 1, None)]
+    state.apply(m.Broke(0, "a", 1, FunctionError("x")))
+    assert state.apply(m.Seen(0, "a", 2, one)) == []
 
 
 def test_the_run_ends_when_the_outputs_are_collected() -> None:
@@ -230,3 +242,59 @@ def test_delays_grow_and_are_bounded() -> None:
     assert delays == sorted(delays)
     assert delays[0] > 0
     assert delays[-1] <= 2
+
+
+class _Connection:
+    """Of which no value can travel."""
+
+
+def tied() -> Graph:
+    """link → said with a value that stays in its process; said also takes what far gives."""
+    policy = Policy()
+    link = Function("link", "link", returns=from_annotation(_Connection))
+    taker = Function("taker", "taker", (Parameter("x"), Parameter("y")))
+    both = {"x": Reference("link"), "y": Reference("far")}
+    stages = [
+        Stage("link", link, {}, policy),
+        Stage("far", Function("source", "source"), {}, policy),
+        Stage("said", taker, both, policy.demanding(colocate="link")),
+    ]
+    return build("tied", inputs=(), stages=stages, outputs={"out": Reference("said")})
+
+
+KEPT = Ref("k", "w", 8, kept=True)
+
+
+def waiting_for_far() -> RunState:
+    """``link`` is done on w, and ``said`` placed or open in another segment of w."""
+    state = RunState("run", tied())
+    state.begin()
+    made = [("w", ("link",)), ("v", ("far",)), ("w", ("said",))]
+    segments = tuple(Segment(worker, stages) for worker, stages in made)
+    state.apply(m.Planned(Plan(version="v", epoch=1, segments=segments, edges=(), reasons={})))
+    state.apply(m.Finished(0, "link", 1, Usage(), KEPT))
+    return state
+
+
+def plans(commands: list[m.Command]) -> list[frozenset[str]]:
+    return [command.stages for command in commands if isinstance(command, m.MakePlan)]
+
+
+def test_a_stage_that_waits_goes_where_the_value_that_ties_it_is_made_again() -> None:
+    assert plans(waiting_for_far().apply(m.SegmentLost(0, reached=True))) == [{"link", "said"}]
+
+
+def test_a_lost_stage_takes_the_value_along_that_ties_it() -> None:
+    state = waiting_for_far()
+    opened = state.apply(m.Finished(1, "far", 1, Usage(), ONE))
+    assert m.FeedSegment(2, "link", KEPT) in opened
+    assert plans(state.apply(m.SegmentLost(2, reached=True))) == [{"link", "said"}]
+    # what is over and not tied stays as it is
+    assert plans(state.apply(m.SegmentLost(0, reached=True))) == []
+
+
+def test_nothing_goes_along_when_the_tied_stage_is_over() -> None:
+    state = waiting_for_far()
+    state.apply(m.Finished(1, "far", 1, Usage(), ONE))
+    state.apply(m.Finished(2, "said", 1, Usage(), ONE))
+    assert plans(state.apply(m.SegmentLost(0, reached=True))) == []

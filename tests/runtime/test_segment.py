@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+import pytest
+
 from adjoin import Settings, StageContext, function, workflow
 from adjoin.dag import Graph
+from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
+from adjoin.runtime.held import find_held
 from adjoin.runtime.segment import SegmentRun
+from adjoin.transport import codec
 from adjoin.types import Progress
 
 
@@ -48,6 +56,32 @@ def talks(text: str, times: int) -> Any:
     return talkative(text, times)
 
 
+MADE: list[weakref.ref[Any]] = []
+
+
+@function
+async def vector(times: int) -> np.ndarray[Any, Any]:
+    array = np.zeros(times)
+    MADE.append(weakref.ref(array))
+    return array
+
+
+@function
+async def stuck(array: np.ndarray[Any, Any]) -> None:
+    MADE.append(MADE[0])
+    await asyncio.get_running_loop().create_future()
+
+
+@workflow
+def sticks(text: str, times: int) -> Any:
+    return stuck(vector(times))
+
+
+@workflow
+def sticks_in_each(text: str, times: int) -> Any:
+    return stuck.options(each=2)(vector(times))
+
+
 class _World:
     name = address = "worker"
     threads: Executor = ThreadPoolExecutor(1)
@@ -55,7 +89,7 @@ class _World:
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
 
-    collection = pull = model
+    collection = pull = kept = take = leave = model
 
 
 def _segment(
@@ -128,3 +162,47 @@ async def test_messages_say_when_it_happened_however_long_they_linger() -> None:
     assert len(times) == 4
     assert times == sorted(times)
     assert 0 < times[0] < times[-1] < took
+
+
+async def test_a_reference_is_of_one_run_and_says_nothing() -> None:
+    segment, sent = _segment({"length", "longer"}, times=1000)
+    (ref,) = [value for value in await _values(sent, 2) if isinstance(value, p.Ref)]
+    assert codec.decode(find_held([segment], ref.seen_by("run"))) == "ab" * 1000
+    for run in ("other", "", "ru"):
+        with pytest.raises(TransportError, match="another run"):
+            find_held([segment], ref.seen_by(run))
+    for unknown in (ref.id, "longer", "run/longer", "run/", f"run/{ref.id}x", f"run/run/{ref.id}"):
+        with pytest.raises(TransportError, match="is gone"):
+            find_held([segment], unknown)
+    assert len(ref.id) >= 20
+    await segment.end()
+    with pytest.raises(TransportError, match="is gone"):
+        find_held([segment], ref.seen_by("run"))
+
+
+@pytest.mark.parametrize("flow", [sticks, sticks_in_each])
+async def test_what_is_cancelled_lets_go_at_once_and_not_when_garbage_is_collected(
+    flow: Any,
+) -> None:
+    MADE.clear()
+    segment, _sent = _segment(set(), times=2, graph=flow.graph)
+    gc.disable()
+    try:
+        while len(MADE) < (2 if flow is sticks else 3):
+            await asyncio.sleep(0)
+        assert MADE[0]() is not None
+        await segment.close()
+        del segment
+        await asyncio.sleep(0)
+        assert MADE[0]() is None
+    finally:
+        gc.enable()
+
+
+async def _values(sent: asyncio.Queue[p.Message], count: int) -> list[Any]:
+    """What the first stages gave that are done."""
+    found: list[Any] = []
+    while len(found) < count:
+        if isinstance(message := await sent.get(), p.Done):
+            found.append(message.value)
+    return found

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from random_graphs import resolve
 
-from adjoin.dag import Graph, from_wire
-from adjoin.errors import TransportError
+from adjoin.dag import Function, Graph, from_wire
 from adjoin.runtime import protocol as p
+from adjoin.runtime.held import find_held, find_kept, find_lender
 from adjoin.runtime.policies.placement import Topology, Worker
 from adjoin.runtime.segment import SegmentRun
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
 
+Resolve: TypeAlias = Callable[[str, str], Function]
+
 
 class InProcessCluster:
     """What a :class:`~adjoin.runtime.driver.Driver` needs of a cluster."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, resolve: Resolve = resolve) -> None:
+        self.resolve = resolve
         names = [f"worker-{n}" for n in range(workers)]
         self.topology = Topology(1, tuple(Worker(name, name, "host") for name in names))
         self.segments: set[SegmentRun] = set()
@@ -38,11 +42,14 @@ class InProcessCluster:
         """Each segment has a connection of its own here."""
         channel.abort()
 
-    async def pull(self, ref: p.Ref) -> Encoded:
-        for segment in self.segments:
-            if (value := segment.held(ref.id)) is not None:
-                return value
-        raise TransportError("the value is gone")
+    async def take(self, owner: str, request: p.Take) -> p.Taken:
+        return await find_lender(self.segments, request).take(request)
+
+    async def leave(self, owner: str, request: p.Leave) -> None:
+        await find_lender(self.segments, request).left(request)
+
+    async def pull(self, ref: p.Ref, run: str) -> Encoded:
+        return find_held(self.segments, ref.seen_by(run))
 
 
 class _World:
@@ -52,11 +59,17 @@ class _World:
         self.name = self.address = name
         self.threads: Executor = ThreadPoolExecutor(2)
         self.pull = cluster.pull
+        self.take = cluster.take
+        self.leave = cluster.leave
+        self._segments = cluster.segments
 
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")
 
     collection = model
+
+    def kept(self, ref: p.Ref, run: str) -> Any:
+        return find_kept(self._segments, ref, run)
 
 
 class _Conversation:
@@ -75,11 +88,11 @@ class _Conversation:
             decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
             match decoded:
                 case p.Define():
-                    self._begin(from_wire(decoded.graph, resolve))
+                    self._begin(from_wire(decoded.graph, self._cluster.resolve))
                 case p.Feed():
                     self._open_segment.feed(decoded)
-                case p.Retry(stage=stage, attempt=attempt):
-                    self._open_segment.retry(stage, attempt)
+                case p.Retry(stage=stage, attempt=attempt, readers=readers):
+                    self._open_segment.retry(stage, attempt, readers)
                 case p.Close():
                     await self._end()
 
@@ -100,6 +113,7 @@ class _Conversation:
             graph=graph,
             attempts=self._opened.attempts,
             exports=frozenset(self._opened.exports),
+            readers=self._opened.readers,
             inputs=codec.decode(self._opened.inputs),
             world=self._world,
             limits=Settings(inline_bytes=64),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from world import Chance, World, completed, losses, oracle
 
@@ -10,6 +12,7 @@ from adjoin.runtime import moves as m
 from adjoin.runtime.policies.retry import INFRASTRUCTURE_ATTEMPTS
 
 SEEDS = range(1000)
+FEWER = range(400)  # plans of two kinds of stages take longer to find
 CALM = Chance()
 STORM = Chance(
     crashes=2, function_fails=0.03, engine_fails=0.05, duplicate=0.3, large=0.5, cancel=0.1
@@ -53,6 +56,38 @@ def test_storms_end_once_with_everything_closed(streaming: bool) -> None:
         )
         _check_invariants(world, end, streaming)
     assert outcomes.keys() == {None, Cancelled, StageError}
+
+
+def test_streams_do_not_change_what_runs_return() -> None:
+    for seed in FEWER:
+        world = World(seed, Chance(streams=0.7))
+        end = world.run()
+        expected = oracle(world.graph)
+        assert end.error is None, seed
+        assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
+        assert sorted(world.executed) == sorted((name, 1) for name in expected)
+
+
+def test_what_reads_a_stream_that_was_lost_begins_again() -> None:
+    broken = 0
+    for seed in FEWER:
+        world = World(seed, Chance(crashes=2, duplicate=0.3, large=0.5, streams=0.7))
+        end = world.run()
+        expected = oracle(world.graph)
+        assert end.error is None, (seed, end.error)
+        assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
+        assert end.usage.generated == len(expected)
+        broken += world.broken
+    assert broken > 40, "too few streams broke to show anything"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_storms_over_streams_end_once_with_everything_closed(streaming: bool) -> None:
+    for seed in FEWER:
+        world = World(
+            seed, dataclasses.replace(STORM, streams=0.7), attempts=2, streaming=streaming
+        )
+        _check_invariants(world, world.run(), streaming)
 
 
 def test_a_seed_replays_to_the_letter() -> None:

@@ -28,9 +28,10 @@ from adjoin.dag import (
 )
 from adjoin.runtime import moves as m
 from adjoin.runtime.policies.placement import Topology, Worker, place
-from adjoin.runtime.protocol import Ref, Value
+from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.runtime.run import RunState
 from adjoin.transport import codec
+from adjoin.transport.codec import Encoded
 from adjoin.types import Body, StageCompleted, Token, Tokens, Usage, WorkerLost
 
 
@@ -45,17 +46,24 @@ class Chance:
     large: float = 0.3
     tokens: float = 0.2
     cancel: float = 0.0
+    streams: float = 0.0
+    dropped: float = 0.5
 
 
-def random_graph(rng: random.Random, attempts: int = 1) -> Graph:
-    """Up to a dozen stages, each taking up to three earlier results, some with a collection."""
+def random_graph(rng: random.Random, attempts: int = 1, streams: float = 0.0) -> Graph:
+    """Up to a dozen stages, each taking up to three earlier results, some with a collection.
+
+    ``streams`` is the share of stages whose results are made, and inputs read, piece by piece.
+    """
     functions = [_function(inputs, pinned) for inputs in range(4) for pinned in (False, True)]
+    pieces = [_function(inputs, p, True) for inputs in range(4) for p in (False, True)]
     count = rng.randint(1, 12)
     stages: list[Stage] = []
     for number in range(count):
         inputs = rng.sample(range(number), min(number, rng.randint(0, 3)))
         pinned = rng.random() < 0.25
-        function = functions[2 * len(inputs) + pinned]
+        kinds = pieces if streams and rng.random() < streams else functions
+        function = kinds[2 * len(inputs) + pinned]
         bindings: dict[str, Any] = {
             f"a{at}": Reference(f"s{source}") for at, source in enumerate(inputs)
         }
@@ -67,11 +75,14 @@ def random_graph(rng: random.Random, attempts: int = 1) -> Graph:
     return build("random", inputs=(), stages=stages, outputs=outputs)
 
 
-def _function(inputs: int, pinned: bool) -> Function:
+def _function(inputs: int, pinned: bool, pieces: bool = False) -> Function:
     names = [f"a{at}" for at in range(inputs)] + (["collection"] if pinned else [])
+    name = f"f{inputs}{'p' if pinned else ''}{'s' if pieces else ''}"
     return Function(
-        name=f"f{inputs}{'p' if pinned else ''}",
-        ref=f"f{inputs}{'p' if pinned else ''}",
+        name=name,
+        ref=name,
+        iterates=frozenset(names[:inputs] if pieces else ()),
+        streams="items" if pieces else "",
         parameters=tuple(Parameter(name) for name in names),
         needs=Needs(collection="collection" if pinned else None),
     )
@@ -91,6 +102,19 @@ def compute(graph: Graph, stage: str, values: Mapping[str, Any]) -> str:
 
 
 @dataclass
+class _Stream:
+    """What one attempt of a stage makes; ``outside`` are those elsewhere that have yet to read."""
+
+    ref: StreamRef
+    stage: str
+    outside: set[str]
+    value: Any = None
+    ended: bool = False
+    broken: bool = False
+    dropped: bool = False
+
+
+@dataclass
 class _Segment:
     """A segment at its agent."""
 
@@ -101,6 +125,10 @@ class _Segment:
     skipped: set[str] = field(default_factory=set)
     refs: dict[str, Any] = field(default_factory=dict)
     unfinished: set[str] = field(default_factory=set)
+    readers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    made: dict[str, _Stream] = field(default_factory=dict)
+    fed: dict[str, StreamRef] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
     alive: bool = True
 
 
@@ -120,7 +148,7 @@ class World:
     ) -> None:
         self.rng = random.Random(seed)
         self.chance = chance
-        self.graph = graph or random_graph(self.rng, attempts)
+        self.graph = graph or random_graph(self.rng, attempts, chance.streams)
         self.inputs = dict(inputs or {})
         self.evaluate = evaluate or (lambda stage, scope: compute(self.graph, stage.id, scope))
         self.state = RunState("run", self.graph, streaming=streaming)
@@ -129,6 +157,7 @@ class World:
         self.outputs: dict[str, Any] = {}
         self.segments: dict[int, _Segment] = {}
         self.ended: set[int] = set()
+        self.broken = 0
         self._workers = ["w0", "w1", "w2"]
         self._born = 3
         self._epoch = 0
@@ -172,12 +201,7 @@ class World:
                         functools.partial(self._feed, command),
                     )
                 case m.RetryStage(delay=delay):
-                    self._later(
-                        delay,
-                        functools.partial(
-                            self._retry, command.segment, command.stage, command.attempt
-                        ),
-                    )
+                    self._later(delay, functools.partial(self._retry, command))
                 case m.CloseSegment(index):
                     self.segments[index].alive = False
                 case m.Collect(values):
@@ -215,6 +239,7 @@ class World:
         index = command.segment
         segment = _Segment(command.worker, dict(command.attempts), command.exports)
         segment.unfinished = set(command.attempts)
+        segment.readers = dict(command.readers)
         self.segments[index] = segment
         if command.worker in self._workers:
             self._later(0, lambda: self._start_ready(index))
@@ -227,6 +252,13 @@ class World:
         segment = self.segments[index]
         if not segment.alive:
             return
+        if isinstance(value, StreamRef):
+            segment.fed[stage] = value
+            done = self.graph.readers[stage] & segment.attempts.keys() - segment.unfinished
+            for reader in done - segment.waiting.keys():
+                self._leave(index, reader)
+            self._start_ready(index)
+            return
         found = self._resolve(value)
         if found is None:
             assert isinstance(value, Ref)
@@ -237,16 +269,28 @@ class World:
             segment.skipped.add(stage)
         self._start_ready(index)
 
-    def _retry(self, index: int, stage: str, attempt: int) -> None:
-        if self.segments[index].alive:
-            self.segments[index].waiting[stage] = attempt
-            self._start_ready(index)
+    def _retry(self, command: m.RetryStage) -> None:
+        segment, stage = self.segments[command.segment], command.stage
+        if segment.alive:
+            if stage in segment.made:
+                segment.made[stage].broken = True
+            segment.unfinished.add(stage)
+            segment.readers[stage] = command.readers
+            segment.waiting[stage] = command.attempt
+            self._start_ready(command.segment)
+        elif command.segment in self.ended:
+            self._send(m.SegmentLost(command.segment))
 
     def _start_ready(self, index: int) -> None:
         segment = self.segments[index]
         for stage in list(segment.waiting):
-            if segment.alive and self.graph.dependencies(stage) <= segment.values.keys():
+            if segment.alive and all(
+                before in segment.values or self._stream(segment, before, stage)
+                for before in self.graph.dependencies(stage)
+            ):
                 attempt = segment.waiting.pop(stage)
+                segment.attempts[stage] = attempt
+                self._begin_stream(index, stage, attempt)
                 self.executed.append((stage, attempt))
                 if self.rng.random() < self.chance.tokens:
                     self._seen(index, stage, attempt, Tokens(tokens=(Token("x"),)))
@@ -258,38 +302,122 @@ class World:
     def _seen(self, index: int, stage: str, attempt: int, body: Body) -> None:
         self._send(m.Seen(index, stage, attempt, body))
 
-    def _finish(self, index: int, stage: str, attempt: int) -> None:
+    # -- streams: read to their end when the reader ends, or found to be broken then --
+
+    def _begin_stream(self, index: int, stage: str, attempt: int) -> None:
         segment = self.segments[index]
-        if not segment.alive:
+        if not (readers := segment.readers.get(stage)):
             return
-        if self.rng.random() < self.chance.function_fails:
-            self._send(m.Broke(index, stage, attempt, errors.FunctionError("it raised")))
-            return
-        if self.rng.random() < self.chance.engine_fails:
-            self._send(m.Broke(index, stage, attempt, errors.EngineError("it died")))
-            return
-        try:
-            skipped = self._compute(segment, self.graph.stage(stage))
-        except errors.AdjoinError as error:
-            self._send(m.Broke(index, stage, attempt, error))
-            return
-        value = self._export(index, stage) if stage in segment.exports else None
-        self._send(m.Finished(index, stage, attempt, Usage(generated=1), value, skipped))
-        segment.unfinished.discard(stage)
-        if not segment.unfinished and not segment.refs:
+        self._count += 1
+        ref = StreamRef(id=f"{index}.{stage}.{attempt}.{self._count}", owner=str(index))
+        segment.made[stage] = _Stream(ref, stage, set(readers) - set(segment.unfinished))
+        self._send(m.Flows(index, stage, attempt, ref))
+        self._later(0, lambda: self._start_ready(index))
+
+    def _stream(self, segment: _Segment, before: str, stage: str) -> str:
+        """The id of the stream that a stage reads, or nothing."""
+        if not self.graph.reads(stage, before):
+            return ""
+        if before in segment.made:
+            return segment.made[before].ref.id
+        return segment.fed[before].id if before in segment.fed else ""
+
+    def _lent(self, ref: str) -> _Stream | None:
+        owner = self.segments[int(ref.partition(".")[0])]
+        found = (made for made in owner.made.values() if made.ref.id == ref)
+        return next(found, None) if owner.alive else None
+
+    def _read(self, index: int, stage: str, attempt: int) -> bool:
+        """Whether all streams of a stage were read to the end; it waits where they are not."""
+        segment = self.segments[index]
+        for before in sorted(self.graph.dependencies(stage)):
+            if before in segment.values:
+                continue
+            if not (ref := self._stream(segment, before, stage)):  # another reader found it broken
+                segment.waiting[stage] = attempt
+                return False
+            stream = self._lent(ref)
+            if stream is None or stream.broken or stream.dropped:
+                self.broken += 1
+                (segment.made if before in segment.made else segment.fed).pop(before)
+                segment.waiting[stage] = attempt
+                self._send(m.ValueLost(before, ref))
+                self._start_ready(index)
+                return False
+            if not stream.ended:
+                self._later(1.0, functools.partial(self._finish, index, stage, attempt))
+                return False
+        return True
+
+    def _leave(self, index: int, reader: str) -> None:
+        segment = self.segments[index]
+        for before in self.graph.dependencies(reader):
+            stream = self._lent(self._stream(segment, before, reader) or "0.")
+            if stream is not None:
+                stream.outside.discard(reader)
+                owner = int(stream.ref.owner)
+                self._later(0, functools.partial(self._end_if_done, owner))
+
+    def _end_if_done(self, index: int) -> None:
+        segment = self.segments[index]
+        lends = any(stream.outside for stream in segment.made.values())
+        if segment.alive and not segment.unfinished and not segment.refs and not lends:
             segment.alive = False
             self.ended.add(index)
             self._send(m.SegmentEnded(index))
+
+    def _finish(self, index: int, stage: str, attempt: int) -> None:
+        segment = self.segments[index]
+        if not segment.alive or segment.attempts.get(stage) != attempt:
+            return
+        if stage in segment.waiting or not self._read(index, stage, attempt):
+            return
+        try:
+            self._fail_by_chance()
+            skipped = self._compute(segment, self.graph.stage(stage))
+        except errors.AdjoinError as error:
+            if stage in segment.made:
+                segment.made[stage].broken = True
+            self._send(m.Broke(index, stage, attempt, error))
+            return
+        leaves = stage in segment.exports or (skipped and stage in segment.readers)
+        value = self._export(index, stage) if leaves else None
+        if stage in segment.made:
+            self._end_stream(segment, stage)
+        self._send(m.Finished(index, stage, attempt, Usage(generated=1), value, skipped))
+        segment.unfinished.discard(stage)
+        self._leave(index, stage)
+        self._end_if_done(index)
         self._start_ready(index)
+
+    def _end_stream(self, segment: _Segment, stage: str) -> None:
+        stream = segment.made[stage]
+        stream.ended, stream.value = True, segment.values[stage]
+        if stage in self.graph.passing:
+            del segment.values[stage]
+            stream.dropped = self.rng.random() < self.chance.dropped * self.chance.crashes / 10
+
+    def _fail_by_chance(self) -> None:
+        if self.rng.random() < self.chance.function_fails:
+            raise errors.FunctionError("it raised")
+        if self.rng.random() < self.chance.engine_fails:
+            raise errors.EngineError("it died")
 
     def _compute(self, segment: _Segment, stage: Stage) -> bool:
         """Evaluate a stage; returns whether it was skipped."""
-        scope = {"inputs": self.inputs, **segment.values}
+        scope = {"inputs": self.inputs, **self._streamed(segment, stage.id), **segment.values}
         skipped = stage.skipped_by(frozenset(segment.skipped)) or not stage.should_run(scope)
         segment.values[stage.id] = None if skipped else self.evaluate(stage, scope)
         if skipped:
             segment.skipped.add(stage.id)
         return skipped
+
+    def _streamed(self, segment: _Segment, stage: str) -> dict[str, Any]:
+        found = {}
+        for before in self.graph.dependencies(stage):
+            if stream := self._lent(self._stream(segment, before, stage) or "0."):
+                found[before] = stream.value
+        return found
 
     def _export(self, index: int, stage: str) -> Value:
         segment = self.segments[index]
@@ -299,10 +427,11 @@ class World:
         segment.refs[ref.id] = segment.values[stage]
         return ref
 
-    def _resolve(self, value: Value) -> tuple[Any] | None:
+    def _resolve(self, value: Value | StreamRef) -> tuple[Any] | None:
         """The value, or None when its owner is gone."""
-        if not isinstance(value, Ref):
+        if isinstance(value, Encoded):
             return (codec.decode(value),)
+        assert isinstance(value, Ref)
         owner = self.segments[int(value.owner)]
         return (owner.refs[value.id],) if owner.alive and value.id in owner.refs else None
 

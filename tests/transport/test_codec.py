@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -89,18 +89,34 @@ class Record(msgspec.Struct):
     inner: Inner
 
 
+class Pair(NamedTuple):
+    left: int
+    right: Inner
+
+
 @pytest.mark.parametrize(
     ("value", "annotation"),
     [
         (Outer(Inner(1), [Inner(2)]), Outer),
         ([Record("a", Inner(3))], list[Record]),
         ({"x": Inner(4)}, dict[str, Inner]),
+        ([Pair(1, Inner(2))], list[Pair]),
+        ({"c": Colour.RED}, dict[str, Colour]),
         ("plain", str),
         ([1, 2], None),
     ],
 )
 def test_types_of_the_user_are_restored_by_annotation(value: Any, annotation: Any) -> None:
-    assert restore(decode(encode(value)), annotation) == value
+    found = restore(decode(encode(value)), annotation)
+    assert found == value
+    assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize("value", [np.float32(1.5), np.int64(3), np.True_, np.str_("a")], ids=repr)
+def test_scalars_of_numpy_stay_scalars(value: Any) -> None:
+    (found,) = decode(encode([value]))
+    assert type(found) is type(value)
+    assert found == value
 
 
 def test_an_enumerations_member_travels_as_its_value() -> None:

@@ -13,7 +13,9 @@ embed = builtin(vectors.embed, needs=Needs(model="model"))
 retrieve = builtin(vectors.retrieve, needs=Needs(collection="collection"))
 rerank = builtin(ranking.rerank, needs=Needs(model="model"))
 prompt = builtin(text.prompt)
-generate = builtin(generation.generate, needs=Needs(model="model"), result=generation.result)
+generate = builtin(
+    generation.generate, needs=Needs(model="model"), result=generation.result, streams_text=True
+)
 parse = builtin(parsing.parse, result=parsing.result)
 vote = builtin(voting.vote)
 select = builtin(voting.select)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from adjoin.dag import Graph, Stage
+from adjoin.dag.demands import neighbours
 from adjoin.errors import PlanError
 from adjoin.runtime.policies.topology import Worker
 
@@ -67,19 +68,11 @@ class Constraints:
         return True
 
     def _groups(self) -> list[int]:
-        first = list(range(len(self._stages)))
-
-        def root(at: int) -> int:
-            while first[at] != at:
-                at = first[at]
-            return at
-
-        for at, id in enumerate(self._stages):
-            for other in self._graph.stage(id).policy.colocate:
-                if other in self._at:
-                    one, two = sorted((root(at), root(self._at[other])))
-                    first[two] = one
-        return [root(at) for at in range(len(first))]
+        """Also those that only a stage that is not placed now keeps together."""
+        declared = {stage.id: stage.policy.colocate for stage in self._graph.stages}
+        together = neighbours(declared)
+        first: dict[str, int] = {}
+        return [first.setdefault(together[id], at) for at, id in enumerate(self._stages)]
 
     def _apart(self) -> dict[int, set[int]]:
         found: dict[int, set[int]] = {}

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from adjoin.dag import Graph
-from adjoin.runtime.policies.estimates import Linear, Mean
+from adjoin.runtime.policies.estimates import Limit, Linear, Mean
 from adjoin.runtime.policies.facts import Facts, facts_of
 from adjoin.runtime.policies.topology import Topology, Worker
 from adjoin.types import Usage
@@ -25,8 +25,9 @@ from adjoin.types import Usage
 INPUT_BYTES = 400
 #: Seconds that a model takes to load which nobody has seen loading.
 COLD_START_S = 10.0
-#: To open a collection: seconds, and bytes a second from the disk to the index.
-OPEN_S, OPEN_RATE = 0.05, 2e8
+#: To open a collection: seconds, and bytes a second from the disk to the index. From the page cache
+#: it was half a millisecond and 5e8 bytes a second; a disk is slower.
+OPEN_S, OPEN_RATE = 2e-3, 2e8
 #: Bytes of a collection that nobody has open.
 COLLECTION_BYTES = 1e6
 #: To open a collection on a host other than the one that holds it, whose disk may lack it.
@@ -34,6 +35,8 @@ FAR_STATE_S = 5.0
 #: By how much a use of a function has to become slower or faster for plans to be made again.
 DRIFT = 2.0
 _SEEN = 3
+#: How much the first time of a function counts: it often is that of importing something.
+_FIRST = 0.05
 _KEPT = 2048
 _T = TypeVar("_T")
 
@@ -84,7 +87,8 @@ class UseCosts(msgspec.Struct, frozen=True):
     Attributes:
         result: bytes, of (1, bytes taken).
         prompt: prompt tokens, of the same.
-        embedded: tokens embedded or scored, of the same.
+        embedded: tokens embedded or scored, of the same, up to ``longest``: a text that is longer
+            than its model takes is cut off.
         seconds: a moving mean, to notice drift from ``anchor``, which plans are made for.
     """
 
@@ -95,6 +99,7 @@ class UseCosts(msgspec.Struct, frozen=True):
     generated: Mean
     seconds: Mean
     anchor: float
+    longest: Limit = Limit()
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -167,7 +172,7 @@ def estimate(
 def _work(facts: Facts, costs: Costs, taken: float) -> Work:
     use = costs.uses.get(facts.use) or _use_prior(facts)
     x = (1.0, taken)
-    prompt, embedded = use.prompt.at(x), use.embedded.at(x)
+    prompt, embedded = use.prompt.at(x), use.longest.cap(use.embedded.at(x))
     generated = use.generated.value if facts.most is None else min(use.generated.value, facts.most)
     cached = min(use.cached.value, max(0.0, prompt - 1))
     compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
@@ -214,23 +219,15 @@ def transport_between(one: Worker, other: Worker) -> str:
 def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
     """The costs after a stage of the graph finished."""
     facts = facts_of(graph)[observation.stage]
-    use = costs.uses.get(facts.use) or _use_prior(facts)
     usage = observation.usage
-    x = (1.0, float(observation.bytes_in))
     seconds = max(0.0, usage.seconds - usage.cold_start_seconds)
-    tokens = (float(usage.prompt - usage.cached), float(usage.generated), float(usage.embedded))
-    compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
-    use = UseCosts(
-        result=use.result.observe(x, observation.bytes_out),
-        prompt=use.prompt.observe(x, usage.prompt),
-        embedded=use.embedded.observe(x, usage.embedded),
-        cached=use.cached.observe(usage.cached),
-        generated=use.generated.observe(usage.generated),
-        seconds=use.seconds.observe(seconds),
-        anchor=use.anchor,
-    )
+    use = _learned_use(costs.uses.get(facts.use) or _use_prior(facts), facts, observation, seconds)
     if drifted := _drifted(use):
         use = msgspec.structs.replace(use, anchor=use.seconds.value)
+    compute = costs.kinds.get(facts.kind) or _compute_prior(facts)
+    tokens = (float(usage.prompt - usage.cached), float(usage.generated), float(usage.embedded))
+    x = (1.0, *tokens, float(observation.bytes_in))
+    compute = compute.observe(x, seconds, 1.0 if facts.kind in costs.kinds else _FIRST)
     starts = costs.starts
     if usage.cold_start_seconds > 0 and len(facts.models) == 1:
         (model,) = facts.models
@@ -240,8 +237,30 @@ def learn(costs: Costs, graph: Graph, observation: Observation) -> Costs:
         costs,
         epoch=costs.epoch + drifted,
         uses=_with(costs.uses, facts.use, use),
-        kinds=_with(costs.kinds, facts.kind, compute.observe((1.0, *tokens, x[1]), seconds)),
+        kinds=_with(costs.kinds, facts.kind, compute),
         starts=starts,
+    )
+
+
+def _learned_use(use: UseCosts, facts: Facts, seen: Observation, seconds: float) -> UseCosts:
+    """How sizes follow from sizes, after one more of its stages."""
+    usage = seen.usage
+    x = (1.0, float(seen.bytes_in))
+    longest = use.longest.observe(x[1], usage.embedded)
+    embedded = use.embedded
+    if longest.holds and not use.longest.holds:  # texts that were cut off had been learned from
+        embedded = _use_prior(facts).embedded
+    if not (longest.holds and usage.embedded == longest.value):
+        embedded = embedded.observe(x, usage.embedded)
+    return UseCosts(
+        result=use.result.observe(x, seen.bytes_out),
+        prompt=use.prompt.observe(x, usage.prompt),
+        embedded=embedded,
+        cached=use.cached.observe(usage.cached),
+        generated=use.generated.observe(usage.generated),
+        seconds=use.seconds.observe(seconds),
+        anchor=use.anchor,
+        longest=longest,
     )
 
 
@@ -313,8 +332,10 @@ def _input(graph: Graph, name: str) -> str:
 
 
 def _with(known: Mapping[str, _T], key: str, value: _T) -> Mapping[str, _T]:
-    """The mapping with one entry changed; the one that came first goes when there are many."""
-    found = {**known, key: value}
+    """The mapping with one entry changed; of many, the one that was not changed longest goes."""
+    found = {**known}
+    found.pop(key, None)
+    found[key] = value
     if len(found) > _KEPT:
         del found[next(iter(found))]
     return found

@@ -31,6 +31,8 @@ CUT = 3.0
 TRUSTED, CHANGED = 8, 4
 #: Weight of a new observation in moving means, once there are more than its inverse.
 SHARE = 0.1
+#: The largest value is a limit when it came so often, and for so many times the least.
+_SEEN, _MORE = 3, 1.25
 #: An error that is always usual.
 _LEAST = 0.02
 
@@ -46,6 +48,35 @@ class Mean(msgspec.Struct, frozen=True):
     def observe(self, value: float) -> Mean:
         share = max(SHARE, 1 / (self.count + 1))
         return Mean(self.value + share * (value - self.value), self.count + 1)
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A largest value that more does not raise, such as a model's longest input.
+
+    Attributes:
+        value: the largest one seen.
+        count: how often it was.
+        least, most: of what it was seen for.
+    """
+
+    value: float = 0.0
+    count: int = 0
+    least: float = 0.0
+    most: float = 0.0
+
+    def observe(self, x: float, y: float) -> Limit:
+        if y > self.value:
+            return Limit(y, 1, x, x)
+        if y < self.value:
+            return self
+        return Limit(y, self.count + 1, min(self.least, x), max(self.most, x))
+
+    @property
+    def holds(self) -> bool:
+        return self.count >= _SEEN and self.most > _MORE * self.least
+
+    def cap(self, value: float) -> float:
+        return min(value, self.value) if self.holds else value
 
 
 class Linear(msgspec.Struct, frozen=True):
@@ -81,8 +112,8 @@ class Linear(msgspec.Struct, frozen=True):
     def at(self, x: Sequence[float]) -> float:
         return sum(weight * value for weight, value in zip(self.weights, x, strict=True))
 
-    def observe(self, x: Sequence[float], y: float) -> Linear:
-        """The model after one observation of ``y`` at ``x``."""
+    def observe(self, x: Sequence[float], y: float, trust: float = 1.0) -> Linear:
+        """The model after one observation of ``y`` at ``x``; one with less trust counts less."""
         if all(each == float("inf") for each in self.trust):
             return self
         predicted = self.at(x)
@@ -91,7 +122,7 @@ class Linear(msgspec.Struct, frozen=True):
         usual = CUT * max(self.spread, _LEAST)
         strange = self.strange + 1 if self.count >= TRUSTED and error > usual else 0
         changed = strange >= CHANGED
-        worth = usual / error if strange and not changed else 1.0
+        worth = trust * (usual / error if strange and not changed else 1.0)
         kept = FORGOTTEN if changed else FORGETTING
         each = worth / scale**2
         products = tuple(

@@ -158,11 +158,8 @@ def _reasons(problem: Problem, where: Sequence[int]) -> dict[str, str]:
     """State and demands first; then, breadth first, the neighbour that it is beside."""
     found: dict[int, str] = {}
     for stage, worker in enumerate(where):
-        names = problem.collections[stage]
-        if reason := _demand(problem, stage):
+        if reason := _demand(problem, stage) or _state(problem, stage, worker):
             found[stage] = reason
-        elif names and worker == problem.owner(names[0]):
-            found[stage] = f"collection {names[0]!r} is there"
     queue = deque(sorted(found))
     while queue:
         stage = queue.popleft()
@@ -183,6 +180,19 @@ def _demand(problem: Problem, stage: int) -> str:
     if policy.resources:
         return f"needs {', '.join(f'{key} {n:g}' for key, n in policy.resources.items())}"
     return f"must not be with {', '.join(map(repr, policy.avoid))}" if policy.avoid else ""
+
+
+def _state(problem: Problem, stage: int, worker: int) -> str:
+    """What is there, and not everywhere."""
+    place = problem.workers[worker]
+    for name in problem.collections[stage]:
+        if name in place.collections or worker == problem.owner(name):
+            return f"collection {name!r} is there"
+    hosts = problem.topology.loaded
+    for model in problem.models[stage]:
+        if model in hosts[place.host] and any(model not in there for there in hosts.values()):
+            return f"model {model!r} is loaded there"
+    return ""
 
 
 def _rest(problem: Problem, stage: int, worker: int) -> str:

@@ -19,7 +19,7 @@ from adjoin.runtime.policies.costs import (
     learn_inputs,
     learn_link,
 )
-from adjoin.runtime.policies.estimates import Linear, Mean
+from adjoin.runtime.policies.estimates import Limit, Linear, Mean
 from adjoin.runtime.policies.placement import Topology, Worker, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.types import Usage
@@ -164,6 +164,49 @@ def test_a_cold_start_is_remembered_by_model() -> None:
     cold = Topology(1, (Worker("w0", "a", "h"),))
     assert place(GRAPH, cold, None, costs).terms["generate"].cold == pytest.approx(4.0, abs=0.1)
     assert place(GRAPH, WORKERS, None, costs).terms["generate"].cold == 0
+
+
+def test_the_first_time_of_a_function_is_soon_forgotten() -> None:
+    def after(*times: float) -> float:
+        costs = Costs()
+        for seconds in times:
+            seen = Observation("prompt", 300, 350, Usage(seconds=seconds))
+            costs = learn(costs, GRAPH, seen)
+        return estimate(GRAPH, costs, {"question": 300})["prompt"].seconds
+
+    assert after(0.04) == pytest.approx(0.04, rel=0.25)  # it is all that is known
+    assert after(0.04, 0.0005, 0.0005) < 0.001
+    assert after(0.04, 0.04, 0.04) == pytest.approx(0.04, rel=0.05)
+
+
+def test_a_text_longer_than_its_model_takes_costs_no_more_than_one_as_long() -> None:
+    @adjoin.workflow
+    def flow(text: str):  # type: ignore[no-untyped-def]
+        return fn.embed(text, model="minilm")
+
+    def seconds(costs: Costs, size: int) -> float:
+        return estimate(flow.graph, costs, {"text": size})["embed"].seconds
+
+    costs = Costs()
+    rng = random.Random(2)
+    for _ in range(40):
+        size = rng.randrange(100, 6000)
+        tokens = min(256, size // 5)
+        usage = Usage(embedded=tokens, seconds=0.01 + 2e-4 * tokens)
+        costs = learn(costs, flow.graph, Observation("embed", size, 1536, usage))
+    for size in (300, 900, 1280, 3000, 6000, 20000):
+        expected = 0.01 + 2e-4 * min(256, size // 5)
+        assert seconds(costs, size) == pytest.approx(expected, rel=0.15)
+
+
+def test_texts_of_one_size_are_no_sign_of_a_limit() -> None:
+    limit = Limit()
+    for _ in range(10):
+        limit = limit.observe(1000.0, 200.0)
+    assert limit.cap(500.0) == 500.0
+    limit = limit.observe(1500.0, 200.0)
+    assert limit.cap(500.0) == 200.0
+    assert limit.observe(1600.0, 201.0).cap(500.0) == 500.0
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -174,6 +174,55 @@ def test_stages_go_to_the_state_they_need() -> None:
     assert set(place(search_.graph, near).placement.values()) == {"w0"}
 
 
+@pytest.mark.parametrize("index_at", ["near", "far"])
+def test_the_reasons_of_a_plan_are_what_it_follows(index_at: str) -> None:
+    @adjoin.workflow
+    def ask(question: str):  # type: ignore[no-untyped-def]
+        vector = fn.embed(question, model="minilm")
+        passages = fn.retrieve(vector, collection="handbook", k=4)
+        return fn.generate(fn.prompt("{{ p }}", p=passages), model="small", max_tokens=64)
+
+    def worker(name: str, models: set[str]) -> Worker:
+        holds = name == index_at
+        collections = frozenset({"handbook"} if holds else ())
+        loaded = frozenset(models | ({"minilm"} if holds else set()))
+        return Worker(name, name, name, collections=collections, models=loaded)
+
+    plan = place(ask.graph, Topology(1, (worker("near", {"small"}), worker("far", set()))))
+    assert plan.placement["passages"] == plan.placement["vector"] == index_at
+    assert plan.reasons["passages"] == "collection 'handbook' is there"
+    assert plan.reasons["vector"] == "model 'minilm' is loaded there"
+    assert plan.placement["generate"] == "near"
+    assert plan.reasons["generate"] == "model 'small' is loaded there"
+    carried = sorted(edge.transport for edge in plan.edges)
+    assert carried == (["local"] * 3 if index_at == "near" else ["local", "local", "remote"])
+
+
+def test_what_is_everywhere_is_no_reason() -> None:
+    @adjoin.workflow
+    def ask(vector: adjoin.Vector):  # type: ignore[no-untyped-def]
+        passages = fn.retrieve(vector, collection="handbook", k=4)
+        return fn.generate(fn.prompt("{{ p }}", p=passages), model="small", max_tokens=64)
+
+    models = frozenset({"small"})
+    held = Worker("b", "b", "h2", collections=frozenset({"handbook"}), models=models)
+    plan = place(ask.graph, Topology(1, (Worker("a", "a", "h1", models=models), held)))
+    assert set(plan.placement.values()) == {"b"}
+    assert plan.reasons["generate"] == "next to 'prompt'"
+
+
+def test_a_collection_that_is_open_in_two_places_is_in_both() -> None:
+    @adjoin.workflow
+    def ask(vector: adjoin.Vector):  # type: ignore[no-untyped-def]
+        return fn.retrieve(vector, collection="handbook", k=4)
+
+    holds = frozenset({"handbook"})
+    topology = Topology(1, tuple(Worker(n, n, n, collections=holds) for n in ("a", "b")))
+    for name in ("a", "b"):
+        (reason,) = weigh(ask.graph, topology, {"retrieve": name}).reasons.values()
+        assert reason == "collection 'handbook' is there"
+
+
 def test_a_warm_host_is_worth_more_than_the_hash() -> None:
     @adjoin.workflow
     def answer(question: str):  # type: ignore[no-untyped-def]
@@ -242,3 +291,19 @@ def test_contradictions_across_stages_are_refused() -> None:
     graph = build("g", inputs=pair().inputs, stages=stages, outputs={"out": Reference("c")})
     with pytest.raises(PlanError, match="colocate and avoid"):
         place(graph, workers(3))
+
+
+def test_what_a_stage_that_is_over_kept_together_stays_together() -> None:
+    policy = Policy()
+    stages = [
+        Stage("a", one, {"x": Reference("inputs", ("n",))}, policy),
+        *(
+            Stage(id, one, {"x": Reference("a")}, policy.demanding(colocate="a", avoid=avoided))
+            for id, avoided in (("b", "w0"), ("c", ("w1", "w2")))
+        ),
+    ]
+    outputs = {"b": Reference("b"), "c": Reference("c")}
+    graph = build("g", inputs=pair().inputs, stages=stages, outputs=outputs)
+    for again in (frozenset("abc"), frozenset("bc")):
+        with pytest.raises(PlanError, match="no worker is left"):
+            place(graph, workers(3), again)
