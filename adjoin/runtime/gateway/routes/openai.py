@@ -61,16 +61,16 @@ async def list_models(request: Request, caller: Invoker) -> Response:
     return answer(Models(data=found + plain))
 
 
-@router.get("/models/{model:path}")
-async def get_model(request: Request, model: str, caller: Invoker) -> Response:
+@router.get("/models/{name:path}")
+async def get_model(request: Request, name: str, caller: Invoker) -> Response:
     """One of them."""
     service = service_of(request)
     found = {each.id: each for each in _workflows(service, caller.tenant)}
-    if model in found:
-        return answer(found[model])
-    if service.models.allows(model):
-        return answer(Model(id=model))
-    raise NotFound(f"there is no model {model[:100]!r}", where="model")
+    if name in found:
+        return answer(found[name])
+    if service.models.allows(name):
+        return answer(Model(id=name))
+    raise NotFound(f"there is no model {name[:100]!r}", where="model")
 
 
 @router.post("/chat/completions", openapi_extra=_BODY)
