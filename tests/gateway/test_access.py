@@ -78,7 +78,7 @@ def test_another_tenants_workflows_runs_and_collections_do_not_exist(served: Any
         )
         assert added.status_code == 200, added.text
         for method, route in ROUTES:
-            path = route.path.format(name="mine", id=run, path="mine")
+            path = route.path_format.format(name="mine", id=run, path="mine")
             if "{" not in route.path or method == "PUT":
                 continue
             answer = other.request(method, path, json={"query": "x"})
