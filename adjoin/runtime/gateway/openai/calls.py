@@ -49,39 +49,52 @@ class Shown:
 
     def __init__(self, *, guarded: bool) -> None:
         self._guarded = guarded
-        self._text = ""
-        self._sent = 0
+        self._given: list[str] = []
+        self._held = ""
+        self._begun = False
+        #: Nothing more is shown before the answer is whole.
         self._closed = False
+
+    @property
+    def text(self) -> str:
+        """What has been shown."""
+        return "".join(self._given)
 
     def feed(self, piece: str) -> str:
         """What may be shown now."""
-        self._text += piece
+        self._held += piece
         if not self._guarded:
-            return self._give(len(self._text))
-        if self._closed or self._may_be_bare():
+            return self._give(len(self._held))
+        if self._closed or not self._begins():
             return ""
-        tag = self._text.find(_TAG, self._sent)
+        tag = self._held.find(_TAG)
         if tag >= 0:
             self._closed = True
             return self._give(tag)
-        return self._give(len(self._text) - self._held())
+        return self._give(len(self._held) - self._overlap())
 
     def rest(self, said: Said) -> str:
         """What of the whole answer has not been shown."""
+        shown = self.text
         if not said.calls:
-            return said.text[self._sent :]
-        shown = self._text[: self._sent].lstrip()
+            return said.text[len(shown) :]
+        shown = shown.lstrip()
         return said.text[len(shown) :] if said.text.startswith(shown) else ""
 
     def _give(self, end: int) -> str:
-        piece, self._sent = self._text[self._sent : end], max(self._sent, end)
+        piece, self._held = self._held[:end], self._held[end:]
+        self._given.append(piece)
         return piece
 
-    def _may_be_bare(self) -> bool:
-        begun = self._text.lstrip()
-        return any(begun.startswith(mark) or mark.startswith(begun) for mark in _BARE)
+    def _begins(self) -> bool:
+        """Whether it is known that the answer is not a bare call."""
+        if not self._begun:
+            begun = self._held.lstrip()
+            self._closed = begun.startswith(_BARE)
+            self._begun = not any(mark.startswith(begun) for mark in _BARE) and not self._closed
+        return self._begun
 
-    def _held(self) -> int:
+    def _overlap(self) -> int:
         """Length of the longest tail that a tag starts with."""
-        sizes = range(min(len(_TAG) - 1, len(self._text) - self._sent), 0, -1)
-        return next((size for size in sizes if self._text.endswith(_TAG[:size])), 0)
+        sizes = range(min(len(_TAG) - 1, len(self._held)), 0, -1)
+        return next((size for size in sizes if self._held.endswith(_TAG[:size])), 0)

@@ -101,7 +101,6 @@ class _Choice:
     """One sample of an answer."""
 
     def __init__(self, form: Form, run: str, at: int) -> None:
-        self.said = ""
         self._form = form
         self._run = run
         self._at = at
@@ -111,10 +110,14 @@ class _Choice:
         self._tokens: list[Token] = []
         self._offset = 0
 
+    @property
+    def said(self) -> str:
+        """The text that was shown."""
+        return self._shown.text
+
     def token(self, token: Token) -> Any:
         """The choice of a chunk; None when there is nothing to show yet."""
         text = "" if token.reasoning else self._shown.feed(token.text)
-        self.said += text
         thought = token.text if token.reasoning else ""
         self._thought = self._thought or bool(thought)
         logprobs = self._logprobs([token]) if self._form.logprobs else None
