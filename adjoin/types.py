@@ -61,7 +61,10 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How to draw tokens. Bounds are checked where a value enters (:func:`check`)."""
+    """How to draw tokens. Bounds are checked where a value enters.
+
+    The model's own end is not drawn before ``min_tokens``, and ends nothing with ``ignore_eos``.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -74,6 +77,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    ignore_eos: bool = False
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

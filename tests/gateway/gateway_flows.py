@@ -34,3 +34,23 @@ async def wait_for(path: str) -> str:
     finally:
         mark.unlink(missing_ok=True)
     return path
+
+
+@adjoin.function
+def look_up(text: str) -> list[adjoin.Passage]:
+    return [adjoin.Passage(id="1", text="a source")]
+
+
+@adjoin.function
+def cite(text: str, passages: list[adjoin.Passage]) -> str:
+    return f"{text}[{len(passages)}]"
+
+
+@adjoin.function
+def shout_with(text: str, passages: list[adjoin.Passage]) -> str:
+    return text.upper()
+
+
+@adjoin.function
+def recall(question: str, history: list[adjoin.Message], mark: str) -> str:
+    return f"{','.join(turn.role for turn in history)} then {question}{mark}"

@@ -45,4 +45,6 @@ def test_every_route_is_in_the_document_and_in_the_documentation(served: Any) ->
     document = httpx2.get(f"{served.url}/openapi.json").json()
     assert documented(document["paths"]) == []
     problem = document["paths"]["/api/v1/runs"]["get"]["responses"]["default"]["content"]
+    errors = document["paths"]["/v1/models"]["get"]["responses"]["default"]["content"]
+    assert list(errors) == ["application/json"]
     assert "stage" in problem["application/problem+json"]["schema"]["properties"]

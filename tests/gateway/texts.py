@@ -79,3 +79,53 @@ spec:
     given: {k: "${inputs.k}", tone: "${inputs.tone}", loud: "${inputs.loud}"}
     notes: "${inputs.notes}"
 """
+CITED = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: cited}
+spec:
+  inputs: {question: {type: string}}
+  stages:
+    found: {uses: "py:gateway_flows:look_up", with: {text: "${inputs.question}"}}
+    said: {uses: generate, with: {prompt: "${inputs.question}", model: "fake:"}}
+    cited: {uses: "py:gateway_flows:cite", with: {text: "${said}", passages: "${found}"}}
+  outputs: {answer: "${cited}", sources: "${found}"}
+"""
+REMEMBERS = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: remembers}
+spec:
+  inputs:
+    question: {type: string}
+    history: {type: "list[Message]", default: []}
+    mark: {type: string, default: ""}
+  stages:
+    only:
+      uses: "py:gateway_flows:recall"
+      with: {question: "${inputs.question}", history: "${inputs.history}", mark: "${inputs.mark}"}
+  outputs: {result: "${only}"}
+"""
+LOOPED = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: looped}
+spec:
+  inputs: {question: {type: string}}
+  stages:
+    said: {uses: generate, each: {n: 2}, with: {prompt: "${inputs.question}", model: "fake:"}}
+  outputs: {answers: "${said}"}
+"""
+#: Its replica is lost after two tokens.
+SCRIPTED = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: breaks}
+spec:
+  inputs: {question: {type: string}}
+  models:
+    breaking: {source: "fake:", args: {crash_after: 3, interval_s: 0.05}}
+  stages:
+    answer: {uses: generate, with: {prompt: "${inputs.question}", model: breaking}}
+  outputs: {answer: "${answer}"}
+"""

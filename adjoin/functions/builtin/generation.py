@@ -46,6 +46,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "repetition_penalty": (0.01, 10),
+    "min_tokens": (0, MAX_TOKENS),
 }
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _T = TypeVar("_T")
@@ -109,7 +110,7 @@ async def generate(
     check_sampling(sampling)
     turns = conversation(prompt, history, system)
     _check_form(schema, tools, logprobs=logprobs)
-    asked = _Asked(ctx, ctx.model(model), turns, sampling)
+    asked = Asked(ctx, ctx.model(model), turns, sampling)
     found: Sequence[Any]
     if schema is not None:
         found = await _structured(asked, schema)
@@ -148,8 +149,9 @@ def _given(bound: Binding | None, off: object = None) -> bool:
     return bound is not None and not (isinstance(bound, Literal) and bound.value in (None, off))
 
 
-class _Asked:
-    """One question to one model, which may have to be asked again."""
+class Asked:
+    """One question to one model, which may have to be asked again; its tokens are emitted unless it
+    is ``quiet``."""
 
     def __init__(
         self,
@@ -157,10 +159,13 @@ class _Asked:
         model: ModelClient,
         turns: str | list[Message],
         sampling: Sampling,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.model = model
         self.turns = turns
         self._ctx = ctx
+        self._quiet = quiet
         self._sampling = sampling
 
     async def samples(
@@ -205,9 +210,10 @@ class _Asked:
         # Closed whatever happens: that is what aborts the generation.
         async with aclosing(cast(_Closable, items)):
             async for item in items:
-                numbered = _renumbered(item, first)
+                numbered = renumbered(item, first)
                 if isinstance(numbered, Token):
-                    self._ctx.emit(Tokens(tokens=(numbered,)))
+                    if not self._quiet:
+                        self._ctx.emit(Tokens(tokens=(numbered,)))
                 else:
                     found.append(numbered)
         found.sort(key=lambda generation: generation.choice)
@@ -217,11 +223,11 @@ class _Asked:
         return found
 
 
-def _renumbered(item: Token | Generation, first: int) -> Token | Generation:
+def renumbered(item: Token | Generation, first: int) -> Token | Generation:
     return msgspec.structs.replace(item, choice=item.choice + first) if first else item
 
 
-async def _structured(asked: _Asked, schema: Mapping[str, Any]) -> list[Any]:
+async def _structured(asked: Asked, schema: Mapping[str, Any]) -> list[Any]:
     """Values that fit the schema: by the engine's grammar, else by asking for them."""
     if "schema" in await asked.model.capabilities():
         return [_fitting(each, schema) for each in await asked.samples(schema=schema)]
@@ -274,6 +280,11 @@ def check_sampling(sampling: Sampling) -> Sampling:
             raise InputError(
                 f"{name} is {value}", where=f"argument {name!r}", hint=f"choose {low:g} to {high:g}"
             )
+    if sampling.min_tokens > sampling.max_tokens:
+        raise InputError(
+            f"min_tokens is {sampling.min_tokens}, above max_tokens, {sampling.max_tokens}",
+            where="argument 'min_tokens'",
+        )
     if len(sampling.stop) > MAX_STOPS:
         raise InputError(
             f"there are {len(sampling.stop)} stop texts",

@@ -227,6 +227,7 @@ _BOUNDS = (
     ("top_p", 1e-6, 1.0),
     ("top_k", 0, 1_000_000),
     ("n", 1, 64),
+    ("min_tokens", 0, 1_000_000),
     ("presence_penalty", -2.0, 2.0),
     ("frequency_penalty", -2.0, 2.0),
     ("repetition_penalty", 0.01, 10.0),
@@ -249,6 +250,10 @@ def check_sampling(sampling: Sampling) -> None:
         raise InputError(
             f"n is {sampling.n} at temperature 0, where all samples would be the same",
             hint="set a temperature above 0",
+        )
+    if sampling.min_tokens > sampling.max_tokens:
+        raise InputError(
+            f"min_tokens is {sampling.min_tokens}, above max_tokens, {sampling.max_tokens}"
         )
     if len(sampling.stop) > _MAX_STOPS:
         raise InputError(f"{len(sampling.stop)} stop strings, more than {_MAX_STOPS}")

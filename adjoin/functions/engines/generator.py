@@ -171,7 +171,10 @@ class Generator:
 
     def _advance(self, sample: _Sample) -> tuple[Token, ...]:
         context = (sample.prompt, sample.ids)
-        id, logprob = draw(self._logits(sample), sample.sampling, *context, sample.random)
+        logits = self._logits(sample)
+        if sample.sampling.ignore_eos or len(sample.ids) < sample.sampling.min_tokens:
+            logits = _without(logits, self._ends)
+        id, logprob = draw(logits, sample.sampling, *context, sample.random)
         sample.ids.append(id)
         if sample.logprob is not None:
             sample.logprob += logprob
@@ -207,6 +210,13 @@ class Generator:
             )
         sample.cache = output.past_key_values
         return output.logits[0, -1].float()
+
+
+def _without(logits: Any, ids: frozenset[int]) -> Any:
+    """The logits with these tokens ruled out."""
+    import torch
+
+    return logits.index_fill(0, torch.tensor(sorted(ids), device=logits.device), -torch.inf)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -91,6 +91,9 @@ class Deployments:
         except KeyError:
             raise NotFound(f"there is no workflow {name[:80]!r}", hint="deploy it first") from None
 
+    def has(self, tenant: str, name: str) -> bool:
+        return (tenant, name) in self._current
+
     def of(self, tenant: str) -> list[Deployment]:
         """The current versions, and older ones that still have runs."""
         found = [*self._current.values(), *self._draining]

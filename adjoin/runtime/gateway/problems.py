@@ -14,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from adjoin import errors as e
-from adjoin.runtime.gateway.bodies import schema_of
+from adjoin.runtime.gateway.bodies import answer, schema_of
+from adjoin.runtime.gateway.openai.errors import PREFIX as OPENAI_PATHS
+from adjoin.runtime.gateway.openai.errors import error_body
 from adjoin.runtime.policies.admission import retry_after
 
 MEDIA_TYPE = "application/problem+json"
@@ -136,8 +138,16 @@ def respond(error: e.AdjoinError | Refused, instance: str = "") -> Response:
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    if problem.instance.startswith(OPENAI_PATHS):
+        return answer(openai_body(problem), problem.status, dict(headers or {}))
     content = msgspec.json.encode(problem)
     return Response(content, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def openai_body(problem: Problem) -> dict[str, Any]:
+    """A problem as OpenAI's clients read it."""
+    status, code = problem.status, problem.code
+    return error_body(status, problem.detail, code, where=problem.where, hint=problem.hint)
 
 
 def plain_problem(status: int, detail: str, hint: str = "", instance: str = "") -> Problem:

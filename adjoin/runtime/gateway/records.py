@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -101,6 +101,33 @@ class RunRecord:
             return body
         raise self._error(body)
 
+    async def live(self, every: float) -> AsyncGenerator[list[Event]]:
+        """The run's events as they are, each time all that there are, until it has returned; none
+        whenever nothing has happened for ``every`` seconds.
+
+        Raises:
+            AdjoinError: what it failed with.
+        """
+        while not self._begun.is_set():
+            if not await _within(every, self._begun.wait()):
+                yield []
+        if self.run is None:
+            yield [Event(run=self.id, seq=0, at=self.seconds, body=(await self.outcome()))]
+            return
+        run, position = self.run, 0
+        while True:
+            if not await _within(every, run.changed(position)):
+                yield []
+                continue
+            news = run.events[position:]
+            position += len(news)
+            last = news[-1].body
+            if isinstance(last, RunFailed | RunCancelled):
+                raise self._error(last)
+            yield news
+            if isinstance(last, RunCompleted):
+                return
+
     def _last(self) -> Body:
         return msgspec.json.decode(self.kept[-1][1], type=Event).body
 
@@ -175,3 +202,13 @@ class RunRecord:
             self.state = "cancelled" if isinstance(last.body, RunCancelled) else "failed"
         self.run = None
         self._begun.set()
+
+
+async def _within(seconds: float, work: Awaitable[Any]) -> bool:
+    """Whether it was done in time; it is cancelled otherwise."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        return False
+    return True

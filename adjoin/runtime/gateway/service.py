@@ -18,6 +18,7 @@ from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
 from adjoin.runtime.gateway.ledger import Ledger
 from adjoin.runtime.gateway.metrics import Metrics
+from adjoin.runtime.gateway.plain import PlainModels
 from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
 from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
@@ -45,6 +46,7 @@ class Service:
         self._saved = SavedWorkflows(self._state)
         self.keys = KeyStore(self._state)
         self.deployments = Deployments(settings, self._saved)
+        self.models = PlainModels(settings)
         self.metrics = Metrics(self.deployments)
         self.ledger = Ledger()
         self.tracing = open_tracing()

@@ -13,7 +13,7 @@ from adjoin.runtime.gateway.records import RunRecord
 
 #: Seconds between signs of life, shorter than what proxies wait for.
 HEARTBEAT_S = 15.0
-_HEARTBEAT = b": still here\n\n"
+HEARTBEAT = b": still here\n\n"
 
 
 def last_event_id(request: Request) -> int:
@@ -59,4 +59,4 @@ async def _lines(record: RunRecord, position: int) -> AsyncIterator[bytes]:
         if kind:
             yield b"id: %d\nevent: %s\ndata: %s\n\n" % (number, kind.encode(), data)
         else:
-            yield _HEARTBEAT
+            yield HEARTBEAT

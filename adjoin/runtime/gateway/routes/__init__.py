@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from adjoin.runtime.gateway.routes import cluster, collections, health, page, runs, workflows
+from adjoin.runtime.gateway.routes import (
+    cluster,
+    collections,
+    health,
+    openai,
+    page,
+    runs,
+    workflows,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     page.router,
@@ -13,4 +21,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     collections.router,
     cluster.router,
+    openai.router,
 )

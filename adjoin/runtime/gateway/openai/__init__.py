@@ -1,0 +1,1 @@
+"""OpenAI's API, the pure part: what requests mean, and how answers are written."""
