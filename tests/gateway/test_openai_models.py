@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from test_serve import Process
+from serving import Process
 
 from adjoin import Settings
 from adjoin.runtime.gateway.keys import KeyStore
