@@ -88,12 +88,14 @@ async def test_what_is_no_key_does_not(value: bytes) -> None:
     assert headers[b"www-authenticate"].startswith(b"Bearer")
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json", "/"])
 async def test_what_is_public_needs_no_key(path: str) -> None:
     assert (await knock(path=path))[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/livez/", "/LIVEZ", "/docs/x", "//livez", "/metrics", "//"])
+@pytest.mark.parametrize(
+    "path", ["/livez/", "/LIVEZ", "/docs/x", "//livez", "/metrics", "/page", "/page/"]
+)
 async def test_what_only_looks_public_is_not(path: str) -> None:
     assert (await knock(path=path))[0] == 401
 

@@ -380,7 +380,13 @@ def test_stages_of_fan_outs_and_loops_are_below_their_own(page: Page) -> None:
     shown = stages_after(page, (0.5, "a", STARTED), *inside, (1.5, "a[0]", DONE), (4.5, "a", DONE))
     assert shown.startswith("● a done 4.00 s ● [0] done 0.50 s ◐ [1] running")
     assert shown.endswith("[29] running 3.50 s and 73 more ○ b waiting")
-    page.shoot("fan-out")
+    nested = [(1.0, f"a#{i}/{name}", STARTED) for name in ("x", "y[0]") for i in (1, 2)]
+    shown = stages_after(page, *nested, (2.0, "a#1/x", DONE))
+    assert shown == (
+        "○ a waiting #1 ● x done 1.00 s y ◐ [0] running 1.00 s "
+        "#2 ◐ x running 1.00 s y ◐ [0] running 1.00 s ○ b waiting"
+    )
+    page.shoot("nested")
 
 
 def test_another_attempt_begins_its_text_anew(page: Page) -> None:

@@ -1,7 +1,7 @@
 // What is known of a run, from its events. No elements here.
 
-/** Where a stage belongs in the list: `solve[3]` and `solve#2/draft` below `solve`. */
-export const rootOf = (stage) => stage.split(/[[#/]/, 1)[0];
+/** What a stage is part of: `tree#2/draft` of `tree#2`, that and `tree[3]` of `tree`, `tree` of "". */
+export const above = (stage) => stage.slice(0, Math.max(0, stage.search(/(\[[^[\]]*\]|#\d+|\/[^/[#]*)$/)));
 
 const stageOf = (name) => ({
   name, state: "waiting", began: 0, seconds: null, predicted: null, worker: "", attempt: 1,

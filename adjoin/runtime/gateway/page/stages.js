@@ -1,7 +1,7 @@
 // The stages of a run as a list that follows its progress.
 
 import { el, grow, seconds } from "./dom.js";
-import { rootOf } from "./progress.js";
+import { above } from "./progress.js";
 
 const MOST_BELOW = 30;
 const MARKS = { waiting: "○", running: "◐", done: "●", skipped: "–", retrying: "↻", failed: "✕",
@@ -23,13 +23,13 @@ export class StageList {
   }
 
   #add(name) {
-    const root = rootOf(name);
-    const row = new Row(root === name ? name : name.slice(root.length), !this.answers.has(name));
-    if (root === name) {
+    const parent = above(name);
+    const row = new Row(name.slice(parent.length).replace("/", ""), !this.answers.has(name));
+    if (parent === "") {
       this.element.append(row.element);
     } else {
-      if (!this.rows.has(root)) this.#add(root);
-      const known = this.below.get(root) ?? this.#nest(root);
+      if (!this.rows.has(parent)) this.#add(parent);
+      const known = this.below.get(parent) ?? this.#nest(parent);
       known.count += 1;
       if (known.count <= MOST_BELOW) known.list.append(row.element);
       else known.more.textContent = `and ${known.count - MOST_BELOW} more`;
@@ -38,12 +38,12 @@ export class StageList {
     return row;
   }
 
-  #nest(root) {
+  #nest(parent) {
     const list = el("ol", { class: "stages" });
     const more = el("p", { class: "note" });
     const known = { list, more, count: 0 };
-    this.rows.get(root).element.append(list, more);
-    this.below.set(root, known);
+    this.rows.get(parent).element.append(list, more);
+    this.below.set(parent, known);
     return known;
   }
 }

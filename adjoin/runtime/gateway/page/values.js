@@ -42,15 +42,17 @@ function shown(value, depth = 0) {
 
 const text = (value) => el("p", { class: "text" }, value);
 
+const short = (whole) =>
+  whole.length <= LONG ? whole : `${whole.slice(0, LONG).replace(/\s+\S*$/, "")} …`;
+
 function passages(found) {
   return el("ol", { class: "passages" }, ...found.map((passage) => {
     const metadata = Object.entries(passage.metadata ?? {}).map(([name, value]) => `${name} ${value}`);
     const score = passage.score ? [`score ${passage.score.toFixed(3)}`] : [];
     const head = el("p", { class: "source" }, el("cite", {}, passage.source || passage.id),
                     el("span", { class: "note" }, ` ${[...metadata, ...score].join(", ")}`));
-    const quoted = el("blockquote", {}, passage.text.slice(0, LONG));
+    const quoted = el("blockquote", {}, short(passage.text));
     if (passage.text.length <= LONG) return el("li", {}, head, quoted);
-    quoted.append("…");
     const whole = el("blockquote", {}, passage.text);
     return el("li", {}, head, quoted, el("details", {}, el("summary", {}, "The whole passage"), whole));
   }));
