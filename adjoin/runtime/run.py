@@ -342,8 +342,9 @@ class RunState:
                 continue
             for before in sorted(self._graph.dependencies(name)):
                 stage = self._stages[before]
-                offer = self._offer(before, name, segment)
-                if offer is None or stage.segment == index:
+                if stage.segment == index:
+                    continue
+                if (offer := self._offer(before, name, segment)) is None:
                     continue
                 key = (before, offer.id if isinstance(offer, StreamRef) else "")
                 if key not in segment.fed:

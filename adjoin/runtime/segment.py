@@ -299,7 +299,8 @@ class SegmentRun:
             )
         )
         self._unfinished.discard(stage.id)
-        await self._streams.leave(stage.id)
+        if self.graph.readers:
+            await self._streams.leave(stage.id)
         return True
 
     async def _evaluate(self, stage: Stage, attempt: int, meter: Meter) -> tuple[Any, int]:
@@ -330,6 +331,8 @@ class SegmentRun:
 
     def _seen_by(self, stage: Stage) -> Mapping[str, Any]:
         """The scope of a stage, with what is still being made."""
+        if not self.graph.readers:
+            return self._scope
         streams = {
             before: source
             for before in self.graph.dependencies(stage.id)
