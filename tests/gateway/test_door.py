@@ -104,7 +104,10 @@ async def test_development_mode_is_for_this_machine() -> None:
     assert (await knock(dev=True))[::2] == (200, b"default 0")
     assert (await knock(dev=True, client="::1"))[0] == 200
     assert (await knock(dev=True, client="10.0.0.1"))[0] == 401
-    assert (await knock((b"authorization", b"Bearer bad"), dev=True))[0] == 401
+    assert (await knock((b"authorization", b"Bearer unused"), dev=True))[0] == 200
+    assert (await knock((b"authorization", b"Bearer adj_bad"), dev=True))[0] == 401
+    unused = (b"authorization", b"Bearer unused")
+    assert (await knock(unused, dev=True, client="10.0.0.1"))[0] == 401
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from adjoin.errors import InputError, NotFound
 SCOPES = ("invoke", "deploy", "collections", "observe", "admin")
 DEFAULT_TENANT = "default"
 
-_PREFIX = "adj_"
+PREFIX = "adj_"
 _BYTES = 32
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LONGEST_LABEL = 100
@@ -82,7 +82,7 @@ class KeyStore:
             created=now,
             expires=None if lifetime_s is None else now + lifetime_s,
         )
-        text = _PREFIX + secrets.token_urlsafe(_BYTES)
+        text = PREFIX + secrets.token_urlsafe(_BYTES)
         row = (_digest(text), key.id, tenant, " ".join(key.scopes), label, now, key.expires)
         self._db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         return key, text
