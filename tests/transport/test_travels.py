@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-import torch
 from pydantic import BaseModel
 
 from adjoin.dag import datatypes as dt
@@ -30,6 +29,8 @@ from adjoin.dag.annotations import from_annotation
 from adjoin.errors import TransportError
 from adjoin.transport import codec
 from adjoin.types import Generation, Message, Passage, ToolCall
+
+torch: Any = pytest.importorskip("torch")
 
 
 @dataclass
