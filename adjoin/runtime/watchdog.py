@@ -124,7 +124,10 @@ def _place(frame: FrameType, call: AsyncCall) -> str:
     while place is not None and place.f_code.co_filename != file:
         place = place.f_back
     place = place or frame
-    return f"{place.f_code.co_filename}:{place.f_lineno}, in {place.f_code.co_qualname}"
+    file = place.f_code.co_filename
+    if file.startswith("<"):  # newer cloudpickles do not say where a function was written
+        file = f"module {place.f_globals.get('__name__', '')}"
+    return f"{file}:{place.f_lineno}, in {place.f_code.co_qualname}"
 
 
 def _warning(call: AsyncCall, line: str, limit: float) -> StageWarning:
