@@ -7,7 +7,6 @@ prompts that no chat template touches.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -18,8 +17,6 @@ from adjoin.dag import Needs, Policy, builtin
 from adjoin.dag.names import MAX_SECONDS
 from adjoin.errors import EngineError
 from adjoin.functions.builtin import generation
-from adjoin.functions.builtin.conversation import asking_for
-from adjoin.functions.builtin.parsing import parse_json
 from adjoin.types import Generation, Message, ModelClient, Sampling, StageContext, Token, Tokens
 
 #: A replica that is lost before its first token costs no answer.
@@ -63,7 +60,8 @@ async def complete(ctx: StageContext, request: bytes, *, model: str) -> list[Gen
     asked = msgspec.msgpack.decode(request, type=Completion)
     client = ctx.model(model)
     if asked.schema is not None and "schema" not in await client.capabilities():
-        return await _in_words(ctx, client, asked, asked.schema)
+        turns, sampling = asked.messages, asked.sampling
+        return await generation.in_words(ctx, client, turns, sampling, asked.schema, asked.tools)
     prompts: Sequence[str | list[Message]] = asked.texts or [asked.messages]
     if len(prompts) == 1:
         return await _say(ctx, client, asked, prompts[0], 0)
@@ -103,23 +101,6 @@ async def _say(
         where = f"model {client.name!r}"
         raise EngineError("the generation ended without a result", where=where)
     return sorted(found, key=lambda generation: generation.choice)
-
-
-async def _in_words(
-    ctx: StageContext, client: ModelClient, asked: Completion, schema: dict[str, Any]
-) -> list[Generation]:
-    """Answers that fit the schema from an engine without grammars. No token is emitted: what has
-    been shown could not be repaired."""
-    turns = asking_for(asked.messages, schema)
-    question = generation.Asked(ctx, client, turns, asked.sampling, quiet=True)
-
-    def fitting(answer: Generation) -> Generation:
-        value = parse_json(answer.text, schema)
-        text = json.dumps(value, ensure_ascii=False)
-        return msgspec.structs.replace(answer, text=text, finish_reason="stop")
-
-    samples = await question.samples(tools=asked.tools)
-    return [await question.repaired(each, fitting, tools=asked.tools) for each in samples]
 
 
 #: How long an answer may take is the run's own limit.

@@ -183,7 +183,9 @@ def test_runs_leave_nothing_behind(runtime: Runtime) -> None:
         runtime.submit(flows.endless, question="x").cancel()
     list(runtime.map(flows.answer, inputs, concurrency=8))
     after = _footprint(runtime)
-    assert after.keys() - before.keys() <= {replica_of(runtime, "slow")}
+    # A run that is cancelled at once may or may not have got as far as its replica.
+    slow = {int(r["pid"]) for r in host(runtime)["replicas"] if r["model"] == "slow"}  # type: ignore[attr-defined]
+    assert after.keys() - before.keys() <= slow
     for pid, descriptors in before.items():
         assert after[pid] <= descriptors + 8, psutil.Process(pid).cmdline()
 

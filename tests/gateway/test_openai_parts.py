@@ -48,6 +48,7 @@ _texts = st.lists(
 @example(pieces=["{"])
 @example(pieces=["well ", CALL, " and", " more"])
 @example(pieces=["a <tool", "_cal", "led"])
+@example(pieces=["a ", CALL[:5], CALL[5:9], CALL[9:]])
 def test_a_text_is_shown_once_and_calls_never(pieces: list[str]) -> None:
     text = "".join(pieces)
     said = read_calls(Generation(text=text), [TOOL])

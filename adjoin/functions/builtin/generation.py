@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Protocol, TypeVar, cast
@@ -110,7 +111,7 @@ async def generate(
     check_sampling(sampling)
     turns = conversation(prompt, history, system)
     _check_form(schema, tools, logprobs=logprobs)
-    asked = Asked(ctx, ctx.model(model), turns, sampling)
+    asked = _Asked(ctx, ctx.model(model), turns, sampling)
     found: Sequence[Any]
     if schema is not None:
         found = await _structured(asked, schema)
@@ -149,7 +150,7 @@ def _given(bound: Binding | None, off: object = None) -> bool:
     return bound is not None and not (isinstance(bound, Literal) and bound.value in (None, off))
 
 
-class Asked:
+class _Asked:
     """One question to one model, which may have to be asked again; its tokens are emitted unless it
     is ``quiet``."""
 
@@ -227,7 +228,7 @@ def renumbered(item: Token | Generation, first: int) -> Token | Generation:
     return msgspec.structs.replace(item, choice=item.choice + first) if first else item
 
 
-async def _structured(asked: Asked, schema: Mapping[str, Any]) -> list[Any]:
+async def _structured(asked: _Asked, schema: Mapping[str, Any]) -> list[Any]:
     """Values that fit the schema: by the engine's grammar, else by asking for them."""
     if "schema" in await asked.model.capabilities():
         return [_fitting(each, schema) for each in await asked.samples(schema=schema)]
@@ -247,6 +248,32 @@ def _fitting(generation: Generation, schema: Mapping[str, Any]) -> Any:
             type="ParseError",
         )
     return parse_json(generation.text, schema)
+
+
+async def in_words(
+    ctx: StageContext,
+    model: ModelClient,
+    turns: list[Message],
+    sampling: Sampling,
+    schema: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[Generation]:
+    """Answers whose text is JSON that fits the schema, from an engine without grammars. No token is
+    emitted: what has been shown could not be repaired.
+
+    Raises:
+        FunctionError: an answer does not fit, after repairs.
+    """
+    asked = _Asked(ctx, model, asking_for(turns, schema), sampling, quiet=True)
+
+    def fitting(answer: Generation) -> Generation:
+        text = json.dumps(parse_json(answer.text, schema), ensure_ascii=False)
+        return msgspec.structs.replace(answer, text=text, finish_reason="stop")
+
+    return [
+        await asked.repaired(each, fitting, tools=tools)
+        for each in await asked.samples(tools=tools)
+    ]
 
 
 def _reply_reader(tools: Sequence[Mapping[str, Any]]) -> Callable[[Generation], Reply]:
