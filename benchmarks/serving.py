@@ -45,10 +45,12 @@ TEXT = "adjoin " * 8
 
 
 async def measure_invoke(url: str, body: Mapping[str, Any], *, quick: bool) -> dict[str, float]:
-    return {
+    found = {
         "invoke_p50_ms": await latency_ms(url, body, 100 if quick else 500),
         "invoke_rps": await rate(url, body, CLIENTS, 2 if quick else 8),
     }
+    print(f"{url}: {found}", file=sys.stderr)
+    return found
 
 
 async def measure_chat(base: str, model: str, *, quick: bool) -> dict[str, float]:
@@ -61,8 +63,9 @@ async def measure_chat(base: str, model: str, *, quick: bool) -> dict[str, float
             chosen = [next(prompts) for _ in range(streams)]
             return await speak(url, model, chosen, MAX_TOKENS)
 
-        spoken = await median_of(1 if quick else 5, once)
+        spoken = await median_of(1 if quick else 3, once)
         found |= {f"tok_s_{streams}": spoken.tok_s, f"ttft_s_{streams}": spoken.ttft_s}
+        print(f"{base}: {streams} streams: {spoken}", file=sys.stderr)  # it takes minutes
     return found
 
 

@@ -56,10 +56,12 @@ async def measure(ask: Ask, *, quick: bool) -> dict[str, float]:
         waiting = [f"{question} Explain." for question in questions]
         await asyncio.gather(*(_client(session, ask, waiting) for _ in range(CLIENTS)))
         seconds = time.perf_counter() - began
-    return {
+    found = {
         "rag_p50_ms": statistics.median(times) * 1e3,
         "rag_answers_s": len(questions) / seconds,
     }
+    print(found, file=sys.stderr)
+    return found
 
 
 async def _client(session: aiohttp.ClientSession, ask: Ask, waiting: list[str]) -> None:
