@@ -146,6 +146,8 @@ class _Spans:
             return  # only a wait for the model, which is a span of its own
         operation = "embeddings" if usage.embedded and not usage.generated else "chat"
         running = self._open.get(stage)
+        # News of several workers may overtake each other: a call is not before its stage.
+        at = max(at, 0.0 if running is None else running.start)
         start = max(at - usage.seconds, 0.0 if running is None else running.start)
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": operation,

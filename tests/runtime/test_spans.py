@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adjoin.errors import EngineError, StageError, to_wire
@@ -199,6 +199,7 @@ bodies = st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), stages, bodies), max_size=30))
+@example([(1.0, "a", BEGUN), (0.0, "a", Used(model="m", usage=Usage(generated=1, seconds=3.0)))])
 def test_whatever_is_told_in_whatever_order_spans_are_sound(
     news: list[tuple[float, str, Body]],
 ) -> None:
