@@ -3,14 +3,15 @@ know."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from adjoin.errors import InputError, NotFound
 from adjoin.functions.completion import Completion, packed
-from adjoin.runtime.gateway.access import Invoker
+from adjoin.runtime.gateway.access import Invoker, Principal
 from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
@@ -47,6 +48,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES)
 
+_Asked = TypeVar("_Asked", ChatRequest, CompletionRequest)
+
 _BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 _PLAIN = Source(stage="answer", answers=lambda outputs: list(outputs["output"]), single=True)
 
@@ -77,24 +80,28 @@ async def get_model(request: Request, name: str, caller: Invoker) -> Response:
 async def chat(request: Request, caller: Invoker) -> Response:
     """Go on with a conversation. With `stream` the answer comes as server-sent events. A model
     that is a workflow is run with the last message as its question."""
-    service = service_of(request)
     asked = read(await request.body(), ChatRequest)
-    if service.deployments.has(caller.tenant, asked.model):
-        return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
-    completion = meaning.chat_completion(asked, service.settings.max_new_tokens)
-    found = _of_model(service, caller.tenant, asked, completion)
-    return await respond(request, service.runs, found)
+    return await _complete(request, caller, asked, meaning.chat_completion)
 
 
 @router.post("/completions", openapi_extra=_BODY)
 async def completions(request: Request, caller: Invoker) -> Response:
     """Go on with a text, or each of several, as they are: no chat template is put around them. A
     model that is a workflow is run with the text as its question."""
-    service = service_of(request)
     asked = read(await request.body(), CompletionRequest)
+    return await _complete(request, caller, asked, meaning.text_completion)
+
+
+async def _complete(
+    request: Request,
+    caller: Principal,
+    asked: _Asked,
+    understand: Callable[[_Asked, int], Completion],
+) -> Response:
+    service = service_of(request)
     if service.deployments.has(caller.tenant, asked.model):
         return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
-    completion = meaning.text_completion(asked, service.settings.max_new_tokens)
+    completion = understand(asked, service.settings.max_new_tokens)
     found = _of_model(service, caller.tenant, asked, completion)
     return await respond(request, service.runs, found)
 
