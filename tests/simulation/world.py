@@ -230,12 +230,11 @@ class World:
             plan = place(self.graph, topology, stages)
         self._send(m.Planned(plan))
 
-    def _collect(self, values: dict[str, Value]) -> None:
+    def _collect(self, values: dict[str, m.Outcome]) -> None:
         for stage, value in values.items():
             found = self._resolve(value)
             if found is None:
-                assert isinstance(value, Ref)
-                self._send(m.ValueLost(stage, value.id))
+                self._send(m.ValueLost(stage, _place(value)))
                 return
             (self.outputs[stage],) = found
         self._send(m.Collected())
@@ -268,8 +267,7 @@ class World:
             return
         found = self._resolve(value)
         if found is None:
-            assert isinstance(value, Ref)
-            self._send(m.ValueLost(stage, value.id))
+            self._send(m.ValueLost(stage, _place(value)))
             return
         (segment.values[stage],) = found
         if feed.skipped:
@@ -434,7 +432,7 @@ class World:
         segment.refs[ref.id] = segment.values[stage]
         return ref
 
-    def _resolve(self, value: Value | StreamRef) -> tuple[Any] | None:
+    def _resolve(self, value: m.Outcome | StreamRef) -> tuple[Any] | None:
         """The value, or None when its owner is gone."""
         if isinstance(value, Encoded):
             return (codec.decode(value),)
@@ -467,6 +465,13 @@ class World:
 
     def _delay(self) -> float:
         return self.rng.choice((0.0, 0.01, 0.1, 1.0, 3.0))
+
+
+def _place(value: m.Outcome) -> str:
+    if isinstance(value, m.Stored):
+        return value.digest.hex()
+    assert isinstance(value, Ref)
+    return value.id
 
 
 def completed(world: World) -> list[str]:
