@@ -20,18 +20,8 @@ class StageRecord:
     """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
-        *(
-            "attempt",
-            "asked",
-            "lost",
-            "losses",
-            "misses",
-            "recording",
-            "segment",
-            "skipped",
-            "status",
-        ),
-        *("finished", "stream", "tokens_seen", "usage", "value", "warned"),
+        *("asked", "attempt", "finished", "former", "lost", "losses", "misses", "recording"),
+        *("segment", "skipped", "status", "stream", "tokens_seen", "usage", "value", "warned"),
     )
 
     def __init__(self) -> None:
@@ -49,6 +39,7 @@ class StageRecord:
         self.recording = False  # done, and on its way into the journal
         self.asked = False  # so, and the driver was told to put it there
         self.lost = False  # so, and its owner is gone: the journal has it, or nobody
+        self.former = ""  # where its value was before it was recorded
         self.stream: StreamRef | None = None
 
 

@@ -264,7 +264,7 @@ class RunState:
         stage = self._stages[fact.stage]
         stage.recording = stage.lost = False
         if fact.value is not None:
-            stage.value = fact.value
+            stage.former, stage.value = _place(stage.value), fact.value
         self._done(fact.stage, stage.finished)
         self._advance()
 
@@ -324,6 +324,9 @@ class RunState:
                 self._unfeed(name)  # who needs it gets what is recorded
             else:
                 self._start_over([], [name], "its result was lost")
+        elif stage.status is Status.DONE and ref == stage.former:
+            self._unfeed(name)  # who was sent there is sent what is recorded
+            self._advance()
 
     def _stream_lost(self, name: str) -> None:
         """A reader has to begin again, and cannot: its pieces are dropped, or their owner gone."""
