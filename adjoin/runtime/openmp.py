@@ -73,7 +73,7 @@ class ComputeThreads:
 def _setter() -> Callable[[int], object] | None:
     """What tells the threads how many milliseconds to spin."""
     try:
-        return ctypes.CDLL(None).kmp_set_blocktime  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).kmp_set_blocktime
     except AttributeError:
         return None
 
