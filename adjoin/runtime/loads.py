@@ -252,6 +252,10 @@ def environment(directory: Path, config: HostConfig) -> dict[str, str]:
         | {
             # Replicas are killed, not asked to tidy up: the host removes what they leave.
             "TMPDIR": str(directory / SCRATCH),
+            # Dask has its workers give memory back at every turn. An engine takes the same again
+            # for each step, and would spend a third of a prefill on pages that are new.
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+            "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
             "TOKENIZERS_PARALLELISM": "false",
             # The model store has everything; an engine never fetches.
             "HF_HUB_OFFLINE": "1",
