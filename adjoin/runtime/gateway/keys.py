@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import sqlite3
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from adjoin.errors import InputError, NotFound
+from adjoin.settings import TENANT
 
 #: What a key may be allowed to do. ``admin`` is all of it.
 SCOPES = ("invoke", "deploy", "collections", "observe", "admin")
@@ -19,7 +19,6 @@ DEFAULT_TENANT = "default"
 
 PREFIX = "adj_"
 _BYTES = 32
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LONGEST_LABEL = 100
 
 
@@ -43,7 +42,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_tenant(name: str) -> str:
     """Return ``name`` when it may name a tenant; raises :class:`InputError` otherwise."""
-    if not _TENANT.fullmatch(name):
+    if not TENANT.fullmatch(name):
         raise InputError(
             f"{name[:60]!r} cannot name a tenant",
             hint="use lower-case letters, digits and '-', at most 31, beginning with no '-'",
