@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from adjoin.errors import DeadlineExceeded, Overloaded
 from adjoin.runtime.gateway.lanes import Lane
-from adjoin.runtime.policies.admission import Crowd, Limits, Load, admit
+from adjoin.runtime.policies.admission import Crowd, Limits, Load, admit, expected_wait
 from adjoin.runtime.policies.fair_share import Claim, Waiting
 
 _ids = itertools.count()
@@ -70,6 +70,12 @@ class Gate:
             self.leave(turn)
             raise _overloaded(before, crowd, decided.wait)
         return turn
+
+    def check_queue(self) -> None:
+        """Raises :class:`Overloaded` when one more run could neither start nor wait."""
+        load = self.load
+        if load.running >= self.limits.concurrency and load.waiting >= self.limits.queue:
+            raise _overloaded(load, None, expected_wait(load, self.limits))
 
     def leave(
         self, turn: asyncio.Future[None], seconds: float | None = None, cost: float = 0.0

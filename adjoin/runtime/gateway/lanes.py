@@ -94,7 +94,7 @@ class Lane:
         del self._callers[run.number]
 
     def ended(self, run: Waiting, seconds: float | None, cost: float) -> None:
-        """One that was started has ended, and took so much; ``seconds`` as in :meth:`Gate.leave`."""
+        """One that was started has ended, and took so much; see :meth:`Gate.leave`."""
         self._running -= run.claim.width
         self._queue.settle(run.claim, cost)
         if seconds is not None:

@@ -17,6 +17,13 @@ _WORDS = {
     "tokens_per_day": "tokens a day",
 }
 
+#: What answers tell of limits, with the names that OpenAI's API has for them.
+RATE_HEADERS = tuple(
+    f"x-ratelimit-{name}-{kind}"
+    for kind in ("requests", "tokens")
+    for name in ("limit", "remaining", "reset")
+)
+
 
 class Quotas:
     """Accounts of all tenants, in memory: with the service they begin anew.

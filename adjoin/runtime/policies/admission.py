@@ -10,7 +10,7 @@ from typing import Literal
 _WEIGHT = 0.2
 #: What a run is taken to last before the first one has ended, in seconds.
 _UNKNOWN_S = 1.0
-_LONGEST_S = 600
+_LONGEST_S = 86_400
 #: Nobody is refused for less of a wait: of quick runs a few more may wait than run.
 _LEAST_WAIT_S = 0.5
 #: By how much the quickest run is forgotten with each further one.
@@ -136,5 +136,5 @@ def learned(mean: float | None, value: float) -> float:
 
 
 def retry_after(seconds: float) -> int:
-    """What ``Retry-After`` says: whole seconds, at least one and at most ten minutes."""
+    """What ``Retry-After`` says: whole seconds, at least one and at most a day."""
     return min(_LONGEST_S, max(1, math.ceil(seconds)))

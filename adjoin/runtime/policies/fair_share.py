@@ -1,10 +1,10 @@
 """Whose run starts next where runs of several tenants wait for one thing. Pure: no clock.
 
-Start-time fair queueing (Goyal, Vin, Cheng: "Start-Time Fair Queueing", SIGCOMM 1996) by tokens. As in
-the virtual token counter ("Fairness in Serving Large Language Models", OSDI 2024), what a run costs
-is known when it has ended: it is charged what it is expected to cost when it starts, and the
-difference when it ends. Between two tenants that both have runs waiting, the tokens that they got,
-each over its weight, differ by no more than what their runs in flight cost.
+Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) by tokens. As in the virtual token
+counter ("Fairness in Serving Large Language Models", OSDI 2024), what a run costs is known when it
+has ended: it is charged what it is expected to cost when it starts, and the difference at its end.
+Between two tenants that both have runs waiting, the tokens that they got, each over its weight,
+differ by no more than what their runs in flight cost.
 
 Classes come strictly one after the other; a run that waits goes up one class every
 :data:`AGE_S` seconds, so that none waits for ever.
@@ -22,6 +22,8 @@ Priority: TypeAlias = Literal["high", "normal", "low"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 #: Seconds after which a run that waits counts as one of the class above.
 AGE_S = 30.0
+#: Tags of tenants that have nothing waiting.
+_REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,10 @@ class FairQueue:
             del self._lines[key]
 
     def _forget(self) -> None:
-        """Tags that time has passed say nothing; without this each tenant ever seen would stay."""
-        if len(self._tags) > 2 * len(self._lines) + 64:
-            kept = {key: tag for key, tag in self._tags.items() if tag > self._time[key[0]]}
-            self._tags = kept
+        """Tags that time has passed say nothing; and of tenants that were here once, and took
+        little, not everything has to be remembered for ever."""
+        most = 2 * len(self._lines) + _REMEMBERED
+        if len(self._tags) > 2 * most:
+            ahead = {key: tag - self._time[key[0]] for key, tag in self._tags.items()}
+            kept = sorted((key for key in ahead if ahead[key] > 0), key=ahead.__getitem__)[-most:]
+            self._tags = {key: self._tags[key] for key in kept}

@@ -9,7 +9,11 @@ midnight UTC, as a bill is.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+from adjoin.types import Usage
 
 MINUTE_S = 60.0
 DAY_S = 86_400.0
@@ -102,9 +106,8 @@ class Account:
 
     def _no_tokens(self, allowed: Allowance, tokens: float, epoch: float) -> Refusal | None:
         limit = allowed.tokens_per_minute
-        if limit is not None and self.tokens is not None:
-            if wait := self.tokens.wait(limit, tokens):
-                return Refusal("tokens_per_minute", limit, wait)
+        if limit is not None and self.tokens and (wait := self.tokens.wait(limit, tokens)):
+            return Refusal("tokens_per_minute", limit, wait)
         limit = allowed.tokens_per_day
         if limit is not None and self.day_tokens + tokens > limit:
             wait = math.inf if tokens > limit else max(0.0, (self.day + 1) * DAY_S - epoch)
@@ -116,3 +119,28 @@ def _filled(bucket: Bucket | None, limit: int | None, now: float) -> Bucket | No
     if limit is None:
         return None
     return (bucket or Bucket(limit, now)).filled(limit, now)
+
+
+def tokens_of(usage: Usage) -> int:
+    """What counts of a run: read, written and embedded. Cached prompts count, as they do for
+    OpenAI's limits: what a tenant may send must not depend on what others have sent before."""
+    return usage.prompt + usage.generated + usage.embedded
+
+
+def prompt_tokens(value: Any) -> float:
+    """About how many tokens the texts in a value are, at least 1: English has four characters to
+    one, other languages fewer; what was wrong is put right when the run has ended."""
+    return max(1.0, _characters(value) / 4)
+
+
+def _characters(value: Any) -> int:
+    total, level = 0, [value]
+    while level:
+        item = level.pop()
+        if isinstance(item, str | bytes):
+            total += len(item)
+        elif isinstance(item, Mapping):
+            level.extend(item.values())
+        elif isinstance(item, Iterable):
+            level.extend(item)
+    return total
