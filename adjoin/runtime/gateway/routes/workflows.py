@@ -128,7 +128,8 @@ async def invoke(
         request, record.outcome(), left=lambda: record.cancel("the client left")
     )
     body = {"run": record.id, "outputs": ended.outputs, "usage": ended.usage}
-    return answer({**body, "seconds": ended.seconds}, headers=headers)
+    times = {"seconds": ended.seconds, "waited": record.waited}
+    return answer({**body, **times}, headers=headers)
 
 
 def _summary(deployed: Deployment) -> dict[str, Any]:
