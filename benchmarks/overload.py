@@ -145,14 +145,16 @@ async def measure_tenants(
     """What b sees while a sends its share, and ten times its share: medians of several turns."""
     share = most / 2
     rows = []
-    for _ in range(repeats):
+    for turn in range(repeats):
         row: dict[str, float] = {}
         for name, times in (("share", 1.0), ("greedy", GREEDY)):
             loads = (
                 service.load("b", share / 2, seconds),
                 service.load("a", share * times, seconds),
             )
-            small, large = await asyncio.gather(*map(offer, loads))
+            small, large = await asyncio.gather(
+                *(offer(load, seed=2 * turn + at) for at, load in enumerate(loads))
+            )
             row |= {
                 f"b_p50_s_{name}": percentile(_totals(small), 50),
                 f"b_p95_s_{name}": percentile(_totals(small), 95),
