@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     )
 
     # of the service
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="of PostgreSQL for the service's state; empty: SQLite in `home`",
+    )
     allowed_models: tuple[str, ...] = Field(
         default=(), description="models that deployed workflows may name beside the catalog's"
     )

@@ -27,8 +27,8 @@ from typing import Any
 
 import aiohttp
 
+from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway.keys import KeyStore
-from adjoin.runtime.gateway.state import open_state, state_path
 from adjoin.settings import Settings
 from benchmarks.open_loop import Load, Sent, capacity, offer, percentile
 from benchmarks.report import arguments, report
@@ -86,8 +86,10 @@ async def started(model: str) -> AsyncIterator[Service]:
         known = Path(Settings.load().home) / "models"
         if known.exists():
             (Path(home) / "models").symlink_to(known)
-        keys = KeyStore(open_state(state_path(Settings(home=Path(home)))))
+        state = open_file(state_path(Settings(home=Path(home))))
+        keys = KeyStore(state)
         texts = {t: keys.create(t, ("invoke", "deploy", "observe"))[1] for t in ("a", "b")}
+        state.close()
         environment = {"ADJOIN_HOME": home, "ADJOIN_ALLOWED_MODELS": '["*"]'}
         command = [sys.executable, "-m", "adjoin.cli", "serve", "--port", str(port)]
         async with contextlib.AsyncExitStack() as stack:

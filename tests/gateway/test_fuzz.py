@@ -28,7 +28,7 @@ _MODELS = ("fake:", "steady", "minilm", "", "x" * 300)
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     app = create_app(Settings(home=tmp_path_factory.mktemp("fuzz")))
     found: dict[str, Any] = app.openapi()
-    app.state.service._state.close()
+    app.state.service.database.close()
     return found
 
 

@@ -8,7 +8,7 @@ take. What an ASGI server does not pass on (headers that never end, a client tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,7 +31,7 @@ _UPLOAD = "/files"
 #: Around a file in a form.
 _FORM_BYTES = 65_536
 
-Find = Callable[[str], Key | None]
+Find = Callable[[str], Awaitable[Key | None]]
 
 
 class Door:
@@ -82,7 +82,7 @@ class Door:
 
         try:
             body.check_length()
-            self._check(scope)
+            await self._check(scope)
             await self._app(scope, body.receive, answer)
         except (Refused, AdjoinError) as error:
             await respond(error, scope["path"])(scope, receive, answer)
@@ -91,7 +91,7 @@ class Door:
 
     # -- who --
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         path = scope["path"]
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -99,7 +99,7 @@ class Door:
             self._check_host(host)
             self._check_origin(headers, host)
         if path not in PUBLIC:
-            scope["adjoin.key"] = key = self._key(scope, headers)
+            scope["adjoin.key"] = key = await self._key(scope, headers)
             if self._quotas is not None:
                 self._quotas.request(key.tenant)
 
@@ -119,10 +119,10 @@ class Door:
         if origin.partition("://")[2] != host:
             raise Refused(403, "pages of this origin may not call", "add it to allowed_origins")
 
-    def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
+    async def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
         scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else ""
-        if text and (key := self._find(text)) is not None:
+        if text and (key := await self._find(text)) is not None:
             return key
         # Clients of OpenAI's API insist on sending some key; one of ours that is void is a mistake.
         if self._dev and _is_here(scope) and not text.startswith(PREFIX):
