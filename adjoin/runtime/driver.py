@@ -26,6 +26,7 @@ from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
+from adjoin.runtime.policies.retry import RetryBudget
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
@@ -49,6 +50,7 @@ class Driver:
         self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
+        self._retries: dict[str, RetryBudget] = {}
         self._runs: set[Run] = set()
 
     def start(
@@ -83,6 +85,11 @@ class Driver:
             streaming=streaming,
             timeout_s=most if timeout_s is None else min(most, timeout_s),
         )
+        if graph.version in self._retries:  # else it has all there is
+            budget = self._retries[graph.version].earn(len(graph.stages))
+            self._retries[graph.version] = budget
+            if budget == RetryBudget():
+                del self._retries[graph.version]
         run = Run(self, graph, checked, _inline(encoded), terms)
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
@@ -97,6 +104,13 @@ class Driver:
             self._learn_again[graph.version] = now + _LEARN_EVERY_S
             while len(self._learn_again) > _KEPT_PLANS:
                 self._learn_again.pop(next(iter(self._learn_again)))
+
+    def spend_retry(self, version: str) -> bool:
+        """Whether a workflow may try a stage again, which is then counted."""
+        left = self._retries.get(version, RetryBudget()).spend()
+        if left is not None:
+            self._retries[version] = left
+        return left is not None
 
     def known_plan(self, graph: Graph, stages: frozenset[str]) -> Plan | None:
         """The plan of the whole graph, when it was made before for this topology."""
@@ -175,7 +189,12 @@ class Run:
         self.encoded = encoded
         self.measures = Measures(graph, inputs)
         self._timeout_s = terms.timeout_s
-        self._state = RunState(self.id, graph, streaming=terms.streaming)
+        self._state = RunState(
+            self.id,
+            graph,
+            streaming=terms.streaming,
+            spend=lambda: driver.spend_retry(graph.version),
+        )
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()

@@ -18,6 +18,17 @@ from distributed import Nanny, Scheduler
 
 from adjoin.transport.ucx import is_ucx, prepare
 
+#: Dask looks at itself many times a second, for a dashboard that is not there. Every look takes a
+#: core from a model whose threads then wait for each other. Its worker inherits this from a nanny.
+_QUIET = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
+
 
 async def _scheduler(protocol: str) -> Any:
     return Scheduler(
@@ -51,6 +62,7 @@ def _take_stdout() -> TextIO:
 
 
 async def _serve(role: str, *arguments: str) -> None:
+    config.set(_QUIET)
     answer = _take_stdout()
     if is_ucx(arguments[0]):
         prepare(alone=True)

@@ -18,7 +18,7 @@ again before it is known whether the journal has it. A run can begin with what a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from adjoin import errors
 from adjoin.dag import Graph
@@ -82,16 +82,24 @@ class RunState:
 
     Args:
         streaming: a reader sees tokens as they come, so a stage that sent some is not retried.
+        spend: asked before a retry: whether the workflow may still have one.
         past: what the journal has of a durable run; None of one that keeps no journal.
     """
 
     def __init__(
-        self, run: str, graph: Graph, *, streaming: bool = False, past: Past | None = None
+        self,
+        run: str,
+        graph: Graph,
+        *,
+        streaming: bool = False,
+        spend: Callable[[], bool] = lambda: True,
+        past: Past | None = None,
     ) -> None:
         self.run = run
         self.ended = False
         self._graph = graph
         self._streaming = streaming
+        self._spend = spend
         self._durable = past is not None
         self._past = past or Past()
         self._before = self._past.life * ATTEMPTS_OF_A_LIFE
@@ -273,7 +281,8 @@ class RunState:
         attempts = self._graph.stage(name).policy.attempts
         seen = self._streaming and stage.tokens_seen
         tries = stage.attempt - self._before
-        if not may_retry(error, tries, attempts, tokens_seen=seen):
+        again = may_retry(error, tries, attempts, tokens_seen=seen)
+        if not again or not self._spend():
             self._emit(StageFailed(error=errors.to_wire(error)), name, stage.attempt)
             self._end(StageError.of(self.run, name, stage.attempt, error, tries=tries))
             return

@@ -18,6 +18,7 @@ from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway import create_app
 from adjoin.runtime.gateway.keys import SCOPES, KeyStore
 from adjoin.runtime.gateway.server import uvicorn_config
+from adjoin.settings import TenantBounds
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         body_timeout_s=1.0,
         send_timeout_s=1.0,
         tenant_runs=8,
+        tenants={
+            "few-requests": TenantBounds(requests_per_minute=5),
+            "few-tokens": TenantBounds(tokens_per_minute=100),
+            "one-run": TenantBounds(runs=1),
+        },
         kept_runs=50,
         drain_timeout_s=2,
     )

@@ -45,9 +45,10 @@ class DurableWorld(World):
         self.streaming = options.get("streaming", False)
         self.deaths = deaths
         self.lives = 0
+        self.born_at: list[int] = []
+        self.recorded_before: dict[str, m.Result] = {}
         self.damaged = 0.0
         self.store: dict[bytes, bytes] = {}
-        self.recorded: dict[str, int] = {}
         self.ends: list[m.End] = []
         self._records: deque[m.Record] = deque()
         self._unshown: list[Event] = []
@@ -122,7 +123,7 @@ class DurableWorld(World):
         past = msgspec.structs.replace(past, shown=frozenset(sent))
         self.lives = known.lives
         self.recorded_before = dict(past.results)
-        self.began_at = len(self.executed)
+        self.born_at.append(len(self.executed))
         self._seq = len(events)
         self._write(lambda: journal.take_up(self.connection, [RUN]))
         self.state = RunState(RUN, self.graph, streaming=self.streaming, past=past)

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from durable import DurableWorld
 from world import Chance, oracle
 
+from adjoin.runtime.database import journal
 from adjoin.runtime.run import ATTEMPTS_OF_A_LIFE
+from adjoin.types import Event
 
-SEEDS = range(int(os.environ.get("ADJOIN_TEST_SEEDS", "300")))
+SEEDS = range(int(os.environ.get("ADJOIN_TEST_SEEDS", "100")))
 CALM = Chance()
 CRASHES = Chance(crashes=2, duplicate=0.3, large=0.5)
 STREAMS = dataclasses.replace(CRASHES, streams=0.6, scattered=0.5)
@@ -74,8 +78,6 @@ def test_values_that_are_damaged_are_made_again() -> None:
 
 
 def test_a_reader_sees_tokens_of_a_stage_from_one_attempt() -> None:
-    from adjoin.runtime.database import journal
-
     lost = 0
     for seed in SEEDS:
         chance = dataclasses.replace(CALM, tokens=0.9)
@@ -84,10 +86,6 @@ def test_a_reader_sees_tokens_of_a_stage_from_one_attempt() -> None:
             lost += end.error is not None
             seen: dict[str, int] = {}
             for each in journal.shown_of(world.connection, "run"):
-                import msgspec
-
-                from adjoin.types import Event
-
                 event = msgspec.json.decode(each.data, type=Event)
                 if each.kind == "Tokens":
                     assert seen.setdefault(event.stage, event.attempt) == event.attempt, seed
@@ -95,6 +93,8 @@ def test_a_reader_sees_tokens_of_a_stage_from_one_attempt() -> None:
 
 
 def _check_attempts(world: DurableWorld) -> None:
-    assert len(world.executed) == len(set(world.executed)), "no number is used twice"
-    lives = {attempt // ATTEMPTS_OF_A_LIFE for _, attempt in world.executed}
-    assert lives <= set(range(world.lives + 1))
+    """No number of an attempt is used in two lives."""
+    bounds = [*world.born_at, len(world.executed)]
+    lives = [set(world.executed[a:b]) for a, b in itertools.pairwise(bounds)]
+    assert sum(map(len, lives)) == len(set().union(*lives))
+    assert all(n // ATTEMPTS_OF_A_LIFE <= world.lives for _, n in world.executed)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from adjoin.errors import AdjoinError, StageError
 from adjoin.runtime.gateway import problems
+from adjoin.runtime.gateway.asks import Ask
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.openai.form import Form, Source
@@ -31,6 +32,7 @@ class Asked:
     inputs: Mapping[str, Any]
     form: Form
     source: Source
+    ask: Ask
 
 
 async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
@@ -43,7 +45,7 @@ async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
     """
     form = asked.form
     follows = form.stream or form.logprobs
-    record = runs.start(asked.deployment, asked.inputs, streaming=follows)
+    record = runs.start(asked.deployment, asked.inputs, streaming=follows, ask=asked.ask)
     transcript = Transcript(form, record.id, record.created)
     reading = _Reading(record, asked, transcript)
 

@@ -16,6 +16,7 @@ from adjoin.errors import AdjoinError, AuthError, Overloaded
 from adjoin.runtime.gateway.access import DEVELOPER, PUBLIC
 from adjoin.runtime.gateway.keys import PREFIX, Key
 from adjoin.runtime.gateway.problems import Refused, respond
+from adjoin.runtime.gateway.quotas import Quotas
 from adjoin.settings import Settings
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,6 +40,7 @@ class Door:
     Args:
         find: the key of a text.
         dev: callers on this machine need no key.
+        quotas: counts the requests of tenants; None counts none.
         draining: whether the service is ending; then connections are closed after their answer.
     """
 
@@ -48,12 +50,14 @@ class Door:
         *,
         settings: Settings,
         find: Find,
+        quotas: Quotas | None = None,
         dev: bool = False,
         draining: Callable[[], bool] = bool,
     ) -> None:
         self._app = app
         self._settings = settings
         self._find = find
+        self._quotas = quotas
         self._dev = dev
         self._draining = draining
         self._hosts = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
@@ -70,15 +74,15 @@ class Door:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *_SAFE]
+                headers = [*message.get("headers", ()), *_SAFE, *self._left(scope)]
                 if self._draining() or not body.ended:
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
-            await self._check(scope)
             body.check_length()
+            await self._check(scope)
             await self._app(scope, body.receive, answer)
         except (Refused, AdjoinError) as error:
             await respond(error, scope["path"])(scope, receive, answer)
@@ -95,7 +99,13 @@ class Door:
             self._check_host(host)
             self._check_origin(headers, host)
         if path not in PUBLIC:
-            scope["adjoin.key"] = await self._key(scope, headers)
+            scope["adjoin.key"] = key = await self._key(scope, headers)
+            if self._quotas is not None:
+                self._quotas.request(key.tenant)
+
+    def _left(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        key: Key | None = scope.get("adjoin.key")
+        return [] if key is None or self._quotas is None else self._quotas.headers(key.tenant)
 
     def _check_host(self, host: str) -> None:
         """A page that makes its own name resolve to this machine (DNS rebinding) is turned away."""

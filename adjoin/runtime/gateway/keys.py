@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from sqlalchemy import Row, Select, delete, insert, select
 
 from adjoin.errors import InputError, NotFound
 from adjoin.runtime.database import Database, tables
+from adjoin.settings import TENANT
 
 #: What a key may be allowed to do. ``admin`` is all of it.
 SCOPES = ("invoke", "deploy", "collections", "observe", "admin")
@@ -21,7 +21,6 @@ DEFAULT_TENANT = "default"
 
 PREFIX = "adj_"
 _BYTES = 32
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LONGEST_LABEL = 100
 
 
@@ -45,7 +44,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_tenant(name: str) -> str:
     """Return ``name`` when it may name a tenant; raises :class:`InputError` otherwise."""
-    if not _TENANT.fullmatch(name):
+    if not TENANT.fullmatch(name):
         raise InputError(
             f"{name[:60]!r} cannot name a tenant",
             hint="use lower-case letters, digits and '-', at most 31, beginning with no '-'",

@@ -16,15 +16,18 @@ from adjoin.runtime.database import database_url, open_database
 from adjoin.runtime.gateway.deployments import Deployments
 from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
+from adjoin.runtime.gateway.lanes import Lanes
 from adjoin.runtime.gateway.ledger import Ledger
 from adjoin.runtime.gateway.metrics import Metrics
 from adjoin.runtime.gateway.plain import PlainModels
+from adjoin.runtime.gateway.quotas import Quotas
 from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
 from adjoin.runtime.gateway.state import SavedWorkflows
 from adjoin.runtime.gateway.tenancy import check_models
 from adjoin.runtime.gateway.tracing import open_tracing
 from adjoin.runtime.policies.admission import Limits
+from adjoin.runtime.policies.topology import Topology
 from adjoin.runtime.runtime import Runtime
 from adjoin.settings import Settings
 
@@ -45,8 +48,10 @@ class Service:
         self.database = open_database(database_url(settings), check=True)
         self._saved = SavedWorkflows(self.database)
         self.keys = KeyStore(self.database)
-        self.deployments = Deployments(settings, self._saved)
-        self.models = PlainModels(settings)
+        lanes = Lanes(settings, self._topology)
+        self.deployments = Deployments(settings, self._saved, lanes)
+        self.models = PlainModels(settings, lanes)
+        self.quotas = Quotas(settings)
         self.metrics = Metrics(self.deployments)
         self.ledger = Ledger()
         self.tracing = open_tracing()
@@ -71,7 +76,9 @@ class Service:
         try:
             graphs = [load_graph(file, self.settings) for file in files]
             self.runtime = await Runtime.here(cluster, settings=self.settings)
-            self.runs = Runs(self.runtime.driver, self.deployments, self.settings, self._ended)
+            self.runs = Runs(
+                self.runtime.driver, self.deployments, self.settings, self.quotas, self._ended
+            )
             self._restore()
             for graph in graphs:
                 self.deployments.deploy(DEFAULT_TENANT, graph)
@@ -116,6 +123,9 @@ class Service:
             except AdjoinError as error:
                 # The settings may have changed since; the others are to be served all the same.
                 _log.error("workflow %s of %s is not served: %s", saved.name, saved.tenant, error)
+
+    def _topology(self) -> Topology | None:
+        return self.runtime.driver.cluster.topology if hasattr(self, "runtime") else None
 
     def _ended(self, record: RunRecord) -> None:
         self.metrics.ended(record)
