@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     parse_timeout_s: float = Field(default=60.0, gt=0, description="of one document")
     parse_memory_mb: int = Field(default=2048, ge=256)
 
+    usage_log_bytes: int = Field(
+        default=256_000_000,
+        ge=16_000_000,
+        description="of a machine's usage that no service has fetched; the oldest goes beyond that",
+    )
+
     trusted_network: bool = Field(
         default=False, description="allow a cluster address that is neither loopback nor TLS"
     )

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,7 @@ from adjoin.runtime.children import Replica, Template
 from adjoin.runtime.policies.restart import Failures, refusal
 from adjoin.runtime.resolver import Line, Refused, Resolved
 from adjoin.runtime.template import MAX_MESSAGE
+from adjoin.runtime.usage_sweep import Keeper, Piece, directory_of
 from adjoin.runtime.wire import Fork, HostConfig, Wanted
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class Loads:
         self._replicas: dict[str, Replica] = {}
         self._numbers = count(1)
         self._burials: set[asyncio.Task[None]] = set()
+        self._usage = Keeper(directory_of(Path(config.home)), config.usage_log_bytes)
 
     def get(self, wanted: Wanted) -> Load:
         """The load of this model, begun now if there is none."""
@@ -93,6 +95,10 @@ class Loads:
         if known := self._replicas.get(replica):
             with suppress(TimeoutError):
                 await asyncio.wait_for(known.died.wait(), _NOTICE_TIMEOUT)
+
+    async def usage(self, acknowledged: Mapping[str, int]) -> list[Piece]:
+        """What is new in the usage logs; what is acknowledged may go."""
+        return await asyncio.to_thread(self._usage.fetch, acknowledged)
 
     async def describe(self) -> dict[str, Any]:
         """Templates and replicas, as plain data."""
@@ -216,6 +222,7 @@ class Loads:
 
     async def _bury(self, replica: Replica) -> None:
         await replica.died.wait()
+        await asyncio.to_thread(self._usage.sweep)
         del self._replicas[replica.id]
 
     def _fork(self, spec: LoadSpec, key: bytes) -> Fork:
@@ -228,6 +235,7 @@ class Loads:
             spec=spec,
             socket=str(self._directory / f"replica-{number}.sock"),
             log=str(self._directory / "logs" / log),
+            usage=str(directory_of(Path(self._config.home))),
         )
 
     async def _template(self, engine: str) -> Template:

@@ -19,6 +19,7 @@ from adjoin.functions.engines.base import (
     Output,
     ScoreRequest,
 )
+from adjoin.runtime.usage_sweep import Piece
 from adjoin.types import Scalar
 
 
@@ -35,6 +36,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int
     load_timeout: float
     linger: float
+    usage_log_bytes: int = 256_000_000
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +77,19 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     call: int
 
 
+class AskUsage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What is new in this machine's usage logs. ``acknowledged`` says, by file, up to which offset
+    the records are kept elsewhere."""
+
+    call: int
+    acknowledged: dict[str, int]
+
+
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End everything now; answered by the end of the connection."""
 
 
-AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown
+AgentMessage: TypeAlias = Start | Prepare | AskStatus | AskUsage | Shutdown
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -114,19 +124,28 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     status: dict[str, Any]
 
 
-HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
+class UsagePieces(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    call: int
+    pieces: list[Piece]
+
+
+HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status | UsagePieces
 
 
 # --- host and template ----------------------------------------------------------------------------
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
-    """Fork a replica. The replica's end of its connection to the host comes with the message."""
+    """Fork a replica. The replica's end of its connection to the host comes with the message.
+
+    ``usage`` is the directory of usage logs.
+    """
 
     replica: str
     spec: LoadSpec
     socket: str
     log: str
+    usage: str
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
