@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     )
 
     # of the service
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="of PostgreSQL for the service's state; empty: SQLite in `home`",
+    )
     allowed_models: tuple[str, ...] = Field(
         default=(), description="models that deployed workflows may name beside the catalog's"
     )

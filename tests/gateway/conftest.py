@@ -14,10 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from adjoin import Settings
+from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway import create_app
 from adjoin.runtime.gateway.keys import SCOPES, KeyStore
 from adjoin.runtime.gateway.server import uvicorn_config
-from adjoin.runtime.gateway.state import open_state, state_path
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def served(gateway_settings: Settings) -> Iterator[Served]:
     app.state.service.on_started = started.set
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    keys = KeyStore(open_state(state_path(gateway_settings)))
+    keys = KeyStore(open_file(state_path(gateway_settings)))
     known: dict[tuple[str, ...], str] = {}
 
     def key(tenant: str = "default", *scopes: str) -> str:

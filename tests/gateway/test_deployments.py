@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text as sql
 from texts import text
 
 from adjoin import Settings
 from adjoin.dag import Graph
 from adjoin.errors import NotFound, QuotaExceeded, StateError
 from adjoin.loading import load_text
+from adjoin.runtime.database import open_file
 from adjoin.runtime.gateway.deployments import Deployments
-from adjoin.runtime.gateway.state import SavedWorkflows, open_state
+from adjoin.runtime.gateway.state import SavedWorkflows
 from adjoin.runtime.gateway.tenancy import belonging, shown_name, stored_name
 from adjoin.runtime.policies.admission import Limits
 
@@ -25,7 +27,7 @@ def graph(name: str, function: str = "shout", serve: str = "") -> Graph:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> SavedWorkflows:
-    return SavedWorkflows(open_state(tmp_path / "state.db"))
+    return SavedWorkflows(open_file(tmp_path / "state.db"))
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_a_state_that_cannot_be_written_changes_nothing(
     deployments: Deployments, saved: SavedWorkflows
 ) -> None:
     old, _ = deployments.deploy("acme", graph("flow"))
-    saved._db.execute("DROP TABLE deployments")
+    saved._database.write_now(sql("DROP TABLE deployments"))
     with pytest.raises(StateError):
         deployments.deploy("acme", graph("flow", "same"), "text")
     assert deployments.find("acme", "flow") is old

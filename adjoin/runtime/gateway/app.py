@@ -37,7 +37,7 @@ def create_app(
 
     Raises:
         InputError: the settings are refused.
-        StateError: the state file cannot be opened.
+        StateError: the service's state cannot be opened, or is damaged.
     """
     settings = settings or Settings.load()
     service = Service(settings)
@@ -75,7 +75,7 @@ def _guard(app: FastAPI, service: Service, *, dev: bool) -> None:
         return Door(
             inner,
             settings=service.settings,
-            find=service.keys.find,
+            find=service.keys.look_up,
             dev=dev,
             draining=lambda: service.leaving,
         )

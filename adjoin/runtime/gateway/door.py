@@ -8,7 +8,7 @@ take. What an ASGI server does not pass on (headers that never end, a client tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,7 +30,7 @@ _UPLOAD = "/files"
 #: Around a file in a form.
 _FORM_BYTES = 65_536
 
-Find = Callable[[str], Key | None]
+Find = Callable[[str], Awaitable[Key | None]]
 
 
 class Door:
@@ -77,7 +77,7 @@ class Door:
             await send(message)
 
         try:
-            self._check(scope)
+            await self._check(scope)
             body.check_length()
             await self._app(scope, body.receive, answer)
         except (Refused, AdjoinError) as error:
@@ -87,7 +87,7 @@ class Door:
 
     # -- who --
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         path = scope["path"]
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -95,7 +95,7 @@ class Door:
             self._check_host(host)
             self._check_origin(headers, host)
         if path not in PUBLIC:
-            scope["adjoin.key"] = self._key(scope, headers)
+            scope["adjoin.key"] = await self._key(scope, headers)
 
     def _check_host(self, host: str) -> None:
         """A page that makes its own name resolve to this machine (DNS rebinding) is turned away."""
@@ -109,10 +109,10 @@ class Door:
         if origin.partition("://")[2] != host:
             raise Refused(403, "pages of this origin may not call", "add it to allowed_origins")
 
-    def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
+    async def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
         scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else ""
-        if text and (key := self._find(text)) is not None:
+        if text and (key := await self._find(text)) is not None:
             return key
         # Clients of OpenAI's API insist on sending some key; one of ours that is void is a mistake.
         if self._dev and _is_here(scope) and not text.startswith(PREFIX):

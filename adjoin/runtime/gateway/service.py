@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError
 from adjoin.loading import load_graph, load_text
+from adjoin.runtime.database import database_url, open_database
 from adjoin.runtime.gateway.deployments import Deployments
 from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
@@ -21,7 +21,7 @@ from adjoin.runtime.gateway.metrics import Metrics
 from adjoin.runtime.gateway.plain import PlainModels
 from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
-from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
+from adjoin.runtime.gateway.state import SavedWorkflows
 from adjoin.runtime.gateway.tenancy import check_models
 from adjoin.runtime.gateway.tracing import open_tracing
 from adjoin.runtime.policies.admission import Limits
@@ -42,9 +42,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._state: sqlite3.Connection = open_state(state_path(settings))
-        self._saved = SavedWorkflows(self._state)
-        self.keys = KeyStore(self._state)
+        self.database = open_database(database_url(settings), check=True)
+        self._saved = SavedWorkflows(self.database)
+        self.keys = KeyStore(self.database)
         self.deployments = Deployments(settings, self._saved)
         self.models = PlainModels(settings)
         self.metrics = Metrics(self.deployments)
@@ -97,7 +97,7 @@ class Service:
             await self.runtime.aclose()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
-        self._state.close()
+        await asyncio.to_thread(self.database.close)
 
     def read(self, text: str) -> Graph:
         """The workflow of a text from a caller; it is data, and names only what is allowed.
