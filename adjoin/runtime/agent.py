@@ -44,6 +44,7 @@ from adjoin.runtime.paths import (
     runtime_directory,
     sweep_all_agents,
 )
+from adjoin.runtime.policies.budget import Purse, Tab
 from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
@@ -133,11 +134,13 @@ class Agent:
 
     # -- the world of a segment --
 
-    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        return LinkedModel(self, name, spec_of(name, graph), observe)
+    def model(
+        self, name: str, graph: Graph, observe: Callable[[Body], None], tab: Tab
+    ) -> ModelClient:
+        return LinkedModel(self, name, spec_of(name, graph), observe, tab)
 
     async def hosted(
-        self, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+        self, name: str, spec: ModelSpec, observe: Callable[[Body], None], tab: Tab | None = None
     ) -> ModelClient:
         """A model of the host; whoever watches this agent hears when it is loaded."""
 
@@ -145,7 +148,7 @@ class Agent:
             self._notice(spec.source, body)
             observe(body)
 
-        return (await self.link()).model(name, spec, observe=watch)
+        return (await self.link()).model(name, spec, observe=watch, tab=tab)
 
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
@@ -227,6 +230,7 @@ class Agent:
             send=send,
             streaming=opened.streaming,
             began=began,
+            tab=Tab(opened.account, Purse(opened.budgets)),
         )
         del opened, messages  # a connection that waits for its next segment keeps no inputs
         self._segments.add(segment)
@@ -320,6 +324,9 @@ class Agent:
                 await (await self.link()).prepare(models)
             case p.HostStatus():
                 return _reply(msgspec.to_builtins(await (await self.link()).status()))
+            case p.FetchUsage(acknowledged=acknowledged):
+                pieces = await (await self.link()).usage(acknowledged)
+                return _reply(msgspec.msgpack.encode(pieces))
             case p.ShutDownHost():
                 await self._shut_host()
         return _reply(None)

@@ -19,7 +19,7 @@ from pathlib import Path
 from adjoin.errors import Overloaded
 from adjoin.functions.engines.base import Account, Delta, Failed, Finished, Output, Request
 from adjoin.runtime.usage_meter import SUFFIX, Meter
-from adjoin.runtime.usage_records import CallRecord, Outcome, pack, pack_all
+from adjoin.runtime.usage_records import CallRecord, Outcome, pack_all
 from adjoin.types import Usage
 
 LOG_SUFFIX = ".log"

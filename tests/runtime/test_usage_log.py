@@ -249,7 +249,7 @@ def test_a_full_disk_keeps_new_calls_out_and_loses_none(
     def full(fd: int, data: bytes) -> int:
         return real(fd, data[: len(data) // 2])
 
-    monkeypatch.setattr(usage_log.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     replica.until_ended("a")
     assert isinstance(replica.end_of("a"), Finished)
     replica.ask("b", "four")
@@ -257,7 +257,7 @@ def test_a_full_disk_keeps_new_calls_out_and_loses_none(
     refused = replica.end_of("b")
     assert isinstance(refused, Failed)
     assert isinstance(from_wire(refused.error), Overloaded)
-    monkeypatch.setattr(usage_log.os, "write", real)
+    monkeypatch.setattr(os, "write", real)
     replica.ask("c", "five")
     replica.until_ended("c")
     found = records_in(tmp_path)

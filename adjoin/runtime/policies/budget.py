@@ -8,12 +8,23 @@ in the service it draws on the purses of the tenant too. What is left goes along
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
 from adjoin.errors import QuotaExceeded
-from adjoin.functions.engines.base import Allowance, Rate
+from adjoin.functions.engines.base import (
+    Account,
+    Allowance,
+    EmbedRequest,
+    GenerateRequest,
+    Rate,
+    ScoreRequest,
+)
 from adjoin.types import Usage
+
+_Request = TypeVar("_Request", bound=GenerateRequest | EmbedRequest | ScoreRequest)
 
 #: A token is a token, whichever kind.
 TOKENS = Rate()
@@ -96,6 +107,27 @@ class Purse:
             if budget.left <= 0:
                 return exceeded(budget.name)
         return None
+
+
+@dataclass(frozen=True)
+class Tab:
+    """Whom the requests of a stage's call are counted for, and what they may use.
+
+    ``model`` is the source of the model, not the workflow's name for it: prices go by that.
+    """
+
+    account: Account = field(default_factory=Account)
+    purse: Purse = field(default_factory=Purse)
+    model: str = ""
+
+    def stamped(self, request: _Request, waited: float = 0.0) -> _Request:
+        """The request, with both; ``waited`` is how long it waited for a replica to be loaded."""
+        account = msgspec.structs.replace(self.account, model=self.model, waited=waited)
+        allowances = self.purse.allowances(self.model)
+        return msgspec.structs.replace(request, account=account, allowances=allowances)
+
+    def use(self, usage: Usage) -> None:
+        self.purse.use(self.model, usage)
 
 
 class _Pool(msgspec.Struct):
