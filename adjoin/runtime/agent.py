@@ -50,6 +50,7 @@ from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
+from adjoin.runtime.usage_sweep import Keeper, directory_of
 from adjoin.runtime.watchdog import Watchdog
 from adjoin.settings import Settings
 from adjoin.transport import codec
@@ -86,6 +87,7 @@ class Agent:
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
         self._shut = False
+        self._usage: Keeper | None = None
         self._dask = worker
         self._devices = devices()
         self._models: set[str] = set()
@@ -325,7 +327,11 @@ class Agent:
             case p.HostStatus():
                 return _reply(msgspec.to_builtins(await (await self.link()).status()))
             case p.FetchUsage(acknowledged=acknowledged):
-                pieces = await (await self.link()).usage(acknowledged)
+                if self._usage is None:
+                    root = directory_of(self.settings.home.absolute())
+                    self._usage = Keeper(root, self.settings.usage_log_bytes)
+                # From the files, which are there whether or not a host is.
+                pieces = await asyncio.to_thread(self._usage.fetch, acknowledged)
                 return _reply(msgspec.msgpack.encode(pieces))
             case p.ShutDownHost():
                 await self._shut_host()

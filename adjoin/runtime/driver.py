@@ -25,6 +25,7 @@ from adjoin.runtime import results
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
+from adjoin.runtime.policies.billing import Billed
 from adjoin.runtime.policies.budget import Purse
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
@@ -181,7 +182,7 @@ class Run:
         self.account = terms.account
         self.purse = terms.purse
         #: Of a run that has ended: by stage, the attempt that is billed.
-        self.billed: Mapping[str, int] = {}
+        self.billed: Mapping[str, Billed] = {}
         self.events: list[Event] = []
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.driver = driver

@@ -28,7 +28,6 @@ from adjoin.runtime.paths import agents_directory, sweep_agents
 from adjoin.runtime.wire import (
     AgentMessage,
     AskStatus,
-    AskUsage,
     Attached,
     HostConfig,
     Loading,
@@ -38,7 +37,6 @@ from adjoin.runtime.wire import (
     Started,
     StartFailed,
     Status,
-    UsagePieces,
 )
 from adjoin.transport.frames import Frames, check_peer, listen
 
@@ -107,8 +105,6 @@ class Host:
                     self._loads.get(one)
             case AskStatus(call=call):
                 self._spawn(self._status(agent, call))
-            case AskUsage():
-                self._spawn(self._usage(agent, message))
             case Shutdown():
                 self._ending.set()
 
@@ -132,10 +128,6 @@ class Host:
         except Exception as error:  # a defect of ours must reach the caller, not hang it
             agent.write(StartFailed(call=start.call, error=to_wire(wrap(error))))
             raise
-
-    async def _usage(self, agent: Frames[AgentMessage], ask: AskUsage) -> None:
-        pieces = await self._loads.usage(ask.acknowledged)
-        agent.write(UsagePieces(call=ask.call, pieces=pieces))
 
     async def _status(self, agent: Frames[AgentMessage], call: int) -> None:
         status: dict[str, Any] = {

@@ -16,10 +16,8 @@ from adjoin.runtime.host_spawn import connect_or_spawn, host_config
 from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.remote_model import RemoteModel
 from adjoin.runtime.replica_link import ReplicaLink
-from adjoin.runtime.usage_sweep import Piece
 from adjoin.runtime.wire import (
     AskStatus,
-    AskUsage,
     Attached,
     HostConfig,
     HostMessage,
@@ -30,7 +28,6 @@ from adjoin.runtime.wire import (
     Started,
     StartFailed,
     Status,
-    UsagePieces,
     Wanted,
 )
 from adjoin.settings import Settings
@@ -145,13 +142,6 @@ class HostLink:
         connection = await self._host()
         answer = await connection.ask(lambda call: AskStatus(call=call), _ignore)
         return answer.status if isinstance(answer, Status) else {}
-
-    async def usage(self, acknowledged: Mapping[str, int]) -> list[Piece]:
-        """What is new in the machine's usage logs, of which so much by file is kept elsewhere."""
-        connection = await self._host()
-        known = dict(acknowledged)
-        answer = await connection.ask(lambda call: AskUsage(call=call, acknowledged=known), _ignore)
-        return answer.pieces if isinstance(answer, UsagePieces) else []
 
     async def shutdown(self) -> None:
         """End the host and all its replicas, for every agent; returns when no process is left.

@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from adjoin.runtime.children import Replica, Template
 from adjoin.runtime.policies.restart import Failures, refusal
 from adjoin.runtime.resolver import Line, Refused, Resolved
 from adjoin.runtime.template import MAX_MESSAGE
-from adjoin.runtime.usage_sweep import Keeper, Piece, directory_of
+from adjoin.runtime.usage_sweep import Keeper, directory_of
 from adjoin.runtime.wire import Fork, HostConfig, Wanted
 
 T = TypeVar("T")
@@ -95,10 +95,6 @@ class Loads:
         if known := self._replicas.get(replica):
             with suppress(TimeoutError):
                 await asyncio.wait_for(known.died.wait(), _NOTICE_TIMEOUT)
-
-    async def usage(self, acknowledged: Mapping[str, int]) -> list[Piece]:
-        """What is new in the usage logs; what is acknowledged may go."""
-        return await asyncio.to_thread(self._usage.fetch, acknowledged)
 
     async def describe(self) -> dict[str, Any]:
         """Templates and replicas, as plain data."""

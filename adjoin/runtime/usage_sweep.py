@@ -99,19 +99,21 @@ def fetch(directory: Path, acknowledged: Mapping[str, int]) -> list[Piece]:
     room = FETCH_BYTES
     for path, closed in _files(directory):
         offset = acknowledged.get(path.name, 0)
-        size = path.stat().st_size
-        if offset >= size:
-            if closed:
-                path.unlink(missing_ok=True)
+        try:
+            size = path.stat().st_size
+            if offset >= size:
+                if closed:
+                    path.unlink()
+                continue
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(room)
+        except FileNotFoundError:  # another agent of this machine has removed it
             continue
+        room -= len(data)
+        pieces.append(Piece(path.name, offset, data, closed and offset + len(data) >= size))
         if room <= 0:
             break
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(room)
-        room -= len(data)
-        whole = offset + len(data) >= size
-        pieces.append(Piece(path.name, offset, data, closed and whole))
     return pieces
 
 
@@ -120,7 +122,9 @@ def bound(directory: Path, most: int) -> int:
 
     Where nobody fetches them, this is what becomes of them.
     """
-    files = [(path, closed, path.stat().st_size) for path, closed in _files(directory)]
+    files = [
+        (path, closed, path.stat().st_size) for path, closed in _files(directory) if path.exists()
+    ]
     total, removed = sum(size for _, _, size in files), 0
     for path, closed, size in files:
         if total - removed <= most:
@@ -144,14 +148,21 @@ def _files(directory: Path) -> Iterator[tuple[Path, bool]]:
         for log, numbers in known.items()
         for number in numbers
     ]
-    there = [(path, closed) for path, closed in found if path.exists()]
-    yield from sorted(there, key=lambda each: each[0].stat().st_mtime_ns)
+    yield from sorted(found, key=lambda each: _changed(each[0]))
+
+
+def _changed(path: Path) -> int:
+    """When, in nanoseconds; 0 for what is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _record(directory: Path, meter: Path) -> int:
     """Append what the meter has and the log has not, and remove the meter."""
     log = meter.name.removesuffix(SUFFIX)
-    files = sorted(directory.glob(f"{log}.*{LOG_SUFFIX}"), key=lambda each: each.stat().st_mtime_ns)
+    files = sorted(directory.glob(f"{log}.*{LOG_SUFFIX}"), key=_changed)
     slots = list(read_meter(meter.read_bytes()))
     recorded: set[int] = set()
     for path in files if slots else ():

@@ -19,7 +19,6 @@ from adjoin.functions.engines.base import (
     Output,
     ScoreRequest,
 )
-from adjoin.runtime.usage_sweep import Piece
 from adjoin.types import Scalar
 
 
@@ -77,19 +76,11 @@ class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     call: int
 
 
-class AskUsage(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What is new in this machine's usage logs. ``acknowledged`` says, by file, up to which offset
-    the records are kept elsewhere."""
-
-    call: int
-    acknowledged: dict[str, int]
-
-
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End everything now; answered by the end of the connection."""
 
 
-AgentMessage: TypeAlias = Start | Prepare | AskStatus | AskUsage | Shutdown
+AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -124,12 +115,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     status: dict[str, Any]
 
 
-class UsagePieces(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    call: int
-    pieces: list[Piece]
-
-
-HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status | UsagePieces
+HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
 
 
 # --- host and template ----------------------------------------------------------------------------

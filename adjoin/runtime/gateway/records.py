@@ -15,6 +15,7 @@ from adjoin.runtime.driver import Run
 from adjoin.runtime.gateway.bodies import encode
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.problems import problem_of
+from adjoin.runtime.policies.billing import Billed
 from adjoin.runtime.run import closing_body
 from adjoin.types import Body, Event, RunCancelled, RunCompleted, RunFailed, Usage, Used
 
@@ -40,6 +41,8 @@ class RunRecord:
         self.state: State = "queued"
         self.usage = Usage()
         self.seconds = 0.0
+        #: Of an ended run: what is billed of it, by stage.
+        self.billed: Mapping[str, Billed] = {}
         #: Ends the wait for the run's turn.
         self.waiting: asyncio.Task[None] | None = None
         self._cancelled = ""
@@ -67,7 +70,7 @@ class RunRecord:
         self.run = run
         self.state = "running"
         self._begun.set()
-        run.done.add_done_callback(lambda _: self._finish(run.events))
+        run.done.add_done_callback(lambda _: self._ended_with(run))
         if self._cancelled:
             run.cancel(self._cancelled)
 
@@ -189,6 +192,10 @@ class RunRecord:
         if self.run is not None:
             await self.run.changed(position)
             await asyncio.sleep(0)  # whoever follows the run's end comes first
+
+    def _ended_with(self, run: Run) -> None:
+        self.billed = run.billed
+        self._finish(run.events)
 
     def _finish(self, events: list[Event]) -> None:
         self.kept = [(type(event.body).__name__, encode(event)) for event in events]

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adjoin.errors import AdjoinError, Cancelled, NotFound, Overloaded, QuotaExceeded, wrap
+from adjoin.functions.engines.base import Account
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.gateway.deployments import Deployment, Deployments
 from adjoin.runtime.gateway.gate import wait_turn
 from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.policies.admission import mean_seconds
+from adjoin.runtime.policies.budget import Purse
 from adjoin.settings import Settings
 
 OnEnd = Callable[[RunRecord], None]
@@ -44,8 +46,14 @@ class Runs:
         *,
         streaming: bool = False,
         timeout_s: float | None = None,
+        purse: Purse | None = None,
+        id: str | None = None,
     ) -> RunRecord:
         """Accept a run: it starts now, or when it is its turn. Never waits.
+
+        Args:
+            purse: the budgets that it is held to.
+            id: the one that its budget knows it by.
 
         Raises:
             InputError: the inputs do not fit.
@@ -65,13 +73,21 @@ class Runs:
         deployment.runnable.check_inputs(inputs)
         turn = gate.enter(timeout_s)
         record = RunRecord(deployment)
+        record.id = id or record.id
+        account = Account(deployment.tenant, deployment.name, deployment.graph.version, record.id)
         self._enter(record)
         began = time.monotonic()
 
         def begin() -> None:
             left = None if timeout_s is None else timeout_s - (time.monotonic() - began)
             run = self._driver.start(
-                deployment.runnable, inputs, streaming=streaming, id=record.id, timeout_s=left
+                deployment.runnable,
+                inputs,
+                streaming=streaming,
+                id=record.id,
+                timeout_s=left,
+                account=account,
+                purse=purse,
             )
             record.began(run)
             run.when_ended(lambda: self._end(record, turn))

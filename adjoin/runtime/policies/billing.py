@@ -34,30 +34,49 @@ _MILLION = 1_000_000
 
 
 class StageEnd(NamedTuple):
-    """A stage when its run ended: its last attempt, whether its result is recorded, and whether
-    tokens of that attempt were seen."""
+    """A stage when its run ended: its last attempt, whether its result is recorded, whether tokens
+    of that attempt were seen, and how long it took, in seconds, when it is recorded."""
 
     attempt: int
     recorded: bool
     seen: bool
+    seconds: float = 0.0
+
+
+class Billed(NamedTuple):
+    """The attempt of a stage that is billed, and its seconds."""
+
+    attempt: int
+    seconds: float = 0.0
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """How a run ended: by stage, the attempt that is billed."""
+    """How a run ended: by stage, the attempt that is billed. ``at`` is in seconds since the
+    epoch."""
 
     run: str
-    billed: Mapping[str, int]
+    billed: Mapping[str, Billed]
+    tenant: str = ""
+    workflow: str = ""
+    version: str = ""
+    state: str = "succeeded"
+    at: float = 0.0
 
 
 def billed(
     stages: Mapping[str, StageEnd], error: AdjoinError | None, *, streaming: bool
-) -> dict[str, int]:
+) -> dict[str, Billed]:
     """By stage the attempt that is billed, of a run that ended with this error, or well."""
-    if error is None:
-        return {name: stage.attempt for name, stage in stages.items() if stage.recorded}
-    if is_budget(root_cause(error)):
-        return {name: stage.attempt for name, stage in stages.items() if stage.attempt}
-    return {n: stage.attempt for n, stage in stages.items() if streaming and stage.seen}
+
+    def counts(stage: StageEnd) -> bool:
+        if error is None:
+            return stage.recorded
+        if is_budget(root_cause(error)):
+            return stage.attempt > 0
+        return streaming and stage.seen
+
+    found = {name: stage for name, stage in stages.items() if counts(stage)}
+    return {name: Billed(stage.attempt, stage.seconds) for name, stage in found.items()}
 
 
 Key: TypeAlias = tuple[str, int]
@@ -83,13 +102,14 @@ def _place(call: CallRecord) -> tuple[str, str, int, str]:
     return call.account.run, call.account.stage, call.account.attempt, call.account.place
 
 
-def _standing(call: CallRecord, ends: Mapping[str, Mapping[str, int]], tries: int) -> Standing:
+def _standing(call: CallRecord, ends: Mapping[str, Mapping[str, Billed]], tries: int) -> Standing:
     account = call.account
     if not account.run:  # such as a search: it has no attempts
         return "billed" if call.outcome == "ended" else "wasted"
     if account.run not in ends:
         return "open"
-    right = ends[account.run].get(account.stage) == account.attempt and account.tries == tries
+    stage = ends[account.run].get(account.stage)
+    right = stage is not None and stage.attempt == account.attempt and account.tries == tries
     return "billed" if right else "wasted"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -104,6 +105,9 @@ async def invoke(
     timeout: Annotated[
         float | None, Query(gt=0, le=86_400, description="Seconds until the run is cut off.")
     ] = None,
+    budget: Annotated[
+        int | None, Query(ge=1, le=2**53, description="Tokens that the run may use.")
+    ] = None,
 ) -> Response:
     """Run a workflow with the inputs in the body. Waits for its end; with
     `Accept: text/event-stream` its events come as they happen; with `Prefer: respond-async` the
@@ -112,7 +116,11 @@ async def invoke(
     found = service.deployments.find(caller.tenant, name)
     inputs = await read_object(request)
     events = wants_events(request)
-    record = service.runs.start(found, inputs, streaming=events, timeout_s=timeout)
+    id = secrets.token_urlsafe(12)
+    purse = await service.accounts.purse(caller.tenant, id, budget)
+    record = service.runs.start(
+        found, inputs, streaming=events, timeout_s=timeout, purse=purse, id=id
+    )
     record.trace = trace_of(request)
     if events:
         return EventStream(record, owned=True)
