@@ -46,7 +46,9 @@ class Accounts:
         self.ledger = Ledger(database, prices_of(settings))
         self._settings = settings
         self._cluster: Cluster
-        self._acknowledged: dict[str, dict[str, int]] = {}
+        #: By machine and file: up to where it is in the ledger, and whether it is closed.
+        self._kept: dict[str, dict[str, tuple[int, bool]]] = {}
+        self._fetching = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
         #: By tenant, of one day.
@@ -61,8 +63,12 @@ class Accounts:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await asyncio.gather(*self._settling, return_exceptions=True)
-            await self.fetch()
+            await self.up_to_date()
+
+    async def up_to_date(self) -> None:
+        """Have in the ledger whatever has ended before this was called."""
+        await asyncio.gather(*self._settling, return_exceptions=True)
+        await self.fetch()
 
     def ended(self, record: RunRecord) -> None:
         """Have a run that has ended settled."""
@@ -121,6 +127,10 @@ class Accounts:
 
     async def fetch(self) -> None:
         """Bring everything that is new from each machine into the ledger."""
+        async with self._fetching:
+            await self._fetch_all()
+
+    async def _fetch_all(self) -> None:
         workers = {worker.host: worker.name for worker in self._cluster.topology.workers}
         for host, worker in workers.items():
             try:
@@ -131,11 +141,13 @@ class Accounts:
 
     async def _fetch_from(self, host: str, worker: str) -> bool:
         """One answer of a machine; whether there may be more."""
-        known = self._acknowledged.setdefault(host, {})
+        kept = self._kept.setdefault(host, {})
+        known = {file: offset for file, (offset, _) in kept.items()}
         answer = await self._cluster.call(worker, p.FetchUsage(acknowledged=known))
         pieces = msgspec.msgpack.decode(answer, type=list[Piece])
         records: list[tuple[str, Any]] = []
-        offsets: dict[str, int] = {}
+        # What is closed and was acknowledged is removed there, and need not be known here.
+        offsets = {file: end for file, end in kept.items() if not end[1]}
         for piece in pieces:
             found = read(piece.data)
             lost = found.damaged
@@ -146,13 +158,9 @@ class Accounts:
             if lost:
                 _log.error("usage log %s: %d bytes are damaged, and not billed", piece.file, lost)
             records += [(piece.log, record) for record in found.records]
-            offsets[piece.file] = piece.offset + size
+            offsets[piece.file] = piece.offset + size, piece.closed
         await self.ledger.add(records)
-        gone = known.keys() - {piece.file for piece in pieces}
-        self._acknowledged[host] = {
-            **{file: known[file] for file in gone},
-            **offsets,
-        }
+        self._kept[host] = offsets
         return sum(len(piece.data) for piece in pieces) >= FETCH_BYTES
 
     async def _settle(self, end: Settlement) -> None:

@@ -3,6 +3,7 @@ know."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -100,10 +101,10 @@ async def _complete(
 ) -> Response:
     service = service_of(request)
     if service.deployments.has(caller.tenant, asked.model):
-        return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
+        return await respond(request, service, _of_workflow(service, caller.tenant, asked))
     completion = understand(asked, service.settings.max_new_tokens)
     found = _of_model(service, caller.tenant, asked, completion)
-    return await respond(request, service.runs, found)
+    return await respond(request, service, found)
 
 
 @router.post("/embeddings", openapi_extra=_BODY)
@@ -117,7 +118,9 @@ async def embed(request: Request, caller: Invoker) -> Response:
     if service.deployments.has(caller.tenant, asked.model):
         raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
-    record = service.runs.start(deployment, {"texts": texts})
+    id = secrets.token_urlsafe(12)
+    purse = await service.accounts.purse(caller.tenant, id, None)
+    record = service.runs.start(deployment, {"texts": texts}, purse=purse, id=id)
     with without_stage():
         ended = await unless_left(
             request, record.outcome(), lambda: record.cancel("the client left")

@@ -28,13 +28,13 @@ async def usage(
 ) -> Response:
     """Tokens, seconds and money by `tenant`, `workflow`, `version`, `stage`, `model` or `day` (UTC,
     days since the epoch): billed, wasted on attempts that were not needed, and open while their run
-    goes on. Only the caller's tenant's, unless its key may see all. `Accept: text/csv` gives CSV."""
+    goes on. Only the caller's tenant's, unless its key may see all. `Accept: text/csv` is CSV."""
     keys = tuple(dict.fromkeys(key for key in by.split(",") if key))
     if everyone:
         caller.must("admin")
     service = service_of(request)
     period = Period(since, until, None if everyone else caller.tenant)
-    await service.accounts.fetch()
+    await service.accounts.up_to_date()
     lines = await service.accounts.ledger.lines(keys, period)
     if "text/csv" in request.headers.get("accept", ""):
         return Response(_csv(lines), media_type="text/csv")
