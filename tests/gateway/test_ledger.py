@@ -24,7 +24,7 @@ from adjoin.runtime.policies.billing import (
     shares,
 )
 from adjoin.runtime.policies.budget import exceeded
-from adjoin.runtime.usage_records import CallRecord
+from adjoin.runtime.usage_records import CallRecord, Outcome
 from adjoin.settings import Settings
 from adjoin.types import Usage
 
@@ -49,7 +49,7 @@ def histories(
             waited=draw(st.sampled_from((0.0, 1.0, 3.0))),
         )
         usage = Usage(prompt=2**number, cached=draw(st.integers(0, 2**number)), generated=number)
-        outcome = draw(st.sampled_from(("ended", "aborted", "failed", "interrupted")))
+        outcome: Outcome = draw(st.sampled_from(("ended", "aborted", "failed", "interrupted")))
         found.append(
             (draw(st.sampled_from("xy")), CallRecord(number + 1, account, usage, outcome, 9.0))
         )
@@ -110,7 +110,8 @@ async def test_the_query_is_the_fold(ledger: Ledger) -> None:
             waited=chance.choice((0.0, 1.0, 3.0)),
         )
         usage = Usage(prompt=chance.randint(1, 99), generated=number, seconds=1.5)
-        outcome = chance.choice(("ended", "failed", "interrupted"))
+        outcomes: tuple[Outcome, ...] = ("ended", "failed", "interrupted")
+        outcome = chance.choice(outcomes)
         found.append((chance.choice("xy"), CallRecord(number, account, usage, outcome, 9.0)))
     ends = [
         Settlement(f"r{n}", {s: Billed(chance.randint(1, 3), 2.0) for s in "ab"}, "t", "w")
