@@ -148,58 +148,6 @@ def _usage(row: RowMapping) -> Usage:
     )
 
 
-def settle(self, end: Settlement) -> None:
-        """A run has ended. If it ends again, after a crash, the last end counts.
-
-        Raises:
-            StateError: nothing was written.
-        """
-        await self._database.write(lambda connection: settle(connection, end))
-
-    async def lines(self, by: Sequence[str], period: Period) -> list[Line]:
-        """What was used, by these :data:`KEYS`, in their order.
-
-        Raises:
-            InputError: a key is unknown.
-            StateError: it cannot be read.
-        """
-        for key in by:
-            if key not in KEYS:
-                raise InputError(f"usage is not kept by {key!r}", hint=f"use {', '.join(KEYS)}")
-        return await self._database.read(lambda connection: self._read(connection, by, period))
-
-    def _read(self, connection: Connection, by: Sequence[str], period: Period) -> list[Line]:
-        lines: dict[tuple[Any, ...], Line] = {}
-
-        def line(values: Iterable[Any]) -> Line:
-            key = tuple(values)
-            return lines.setdefault(key, Line(dict(zip(by, key, strict=True))))
-
-        for row in connection.execute(_tokens(by, period)).mappings():
-            usage = _usage(row)
-            one = line(row[key] for key in by)
-            standing = row["standing"]
-            setattr(one, standing, getattr(one, standing) + usage)
-            if standing == "billed":
-                one.revenue += self.prices.revenue(row["model"], usage)
-            one.cost += self.prices.cost(usage.seconds + usage.cold_start_seconds)
-        if set(by) <= _OF_RUNS:
-            for row in connection.execute(_runs(by, period)).mappings():
-                one = line(row[key] for key in by)
-                one.runs, one.failed = row["runs"], int(row["failed"])
-        if "model" not in by:
-            for row in connection.execute(_seconds(by, period)).mappings():
-                line(row[key] for key in by).stage_seconds = row["seconds"]
-        return [lines[key] for key in sorted(lines, key=str)]
-
-
-def _usage(row: RowMapping) -> Usage:
-    """Sums of whole numbers are decimals in PostgreSQL."""
-    tokens = {n: int(row[f"sum_{n}"]) for n in ("prompt", "cached", "generated", "embedded")}
-    times = {n: float(row[f"sum_{n}"]) for n in ("seconds", "cold_start_seconds")}
-    return Usage(**tokens, **times)
-
-
 def settle(connection: Connection, end: Settlement) -> None:
     """Write how a run ended, in the transaction of who calls."""
     for table in (settled, settled_stages):
