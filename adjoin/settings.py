@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     parse_timeout_s: float = Field(default=60.0, gt=0, description="of one document")
     parse_memory_mb: int = Field(default=2048, ge=256)
 
+    usage_log_bytes: int = Field(
+        default=256_000_000,
+        ge=16_000_000,
+        description="of a machine's usage that no service has fetched; the oldest goes beyond that",
+    )
+
     trusted_network: bool = Field(
         default=False, description="allow a cluster address that is neither loopback nor TLS"
     )
@@ -171,6 +177,21 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(default=60.0, gt=0, description="for a client to take a chunk")
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="for runs to end when the service is told to"
+    )
+    prices: dict[str, dict[str, float]] = Field(
+        default={},
+        description="of 1M tokens by model, or `default`: prompt, cached, generated, embedded",
+    )
+    price_per_hour: float = Field(default=0.0, ge=0, description="of the hardware of a replica")
+    run_tokens: int = Field(default=0, ge=0, description="budget of a run that names none; 0: none")
+    tenant_day_tokens: int = Field(
+        default=0, ge=0, description="budget of a tenant a day (UTC), in tokens; 0: none"
+    )
+    tenant_day_money: float = Field(
+        default=0.0, ge=0, description="budget of a tenant a day (UTC), at the prices; 0: none"
+    )
+    usage_fetch_s: float = Field(
+        default=1.0, gt=0, description="between two looks of the service at usage logs"
     )
     kept_runs: int = Field(default=1000, ge=1, description="ended runs that can be looked at")
     kept_run_bytes: int = Field(default=64_000_000, ge=1, description="of their events, together")

@@ -25,6 +25,7 @@ from adjoin.runtime.children import Replica, Template
 from adjoin.runtime.policies.restart import Failures, refusal
 from adjoin.runtime.resolver import Line, Refused, Resolved
 from adjoin.runtime.template import MAX_MESSAGE
+from adjoin.runtime.usage_sweep import Keeper, directory_of
 from adjoin.runtime.wire import Fork, HostConfig, Wanted
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class Loads:
         self._replicas: dict[str, Replica] = {}
         self._numbers = count(1)
         self._burials: set[asyncio.Task[None]] = set()
+        self._usage = Keeper(directory_of(Path(config.home)), config.usage_log_bytes)
 
     def get(self, wanted: Wanted) -> Load:
         """The load of this model, begun now if there is none."""
@@ -217,6 +219,7 @@ class Loads:
 
     async def _bury(self, replica: Replica) -> None:
         await replica.died.wait()
+        await asyncio.to_thread(self._usage.sweep)
         del self._replicas[replica.id]
 
     def _fork(self, spec: LoadSpec, key: bytes) -> Fork:
@@ -229,6 +232,7 @@ class Loads:
             spec=spec,
             socket=str(self._directory / f"replica-{number}.sock"),
             log=str(self._directory / "logs" / log),
+            usage=str(directory_of(Path(self._config.home))),
         )
 
     async def _template(self, engine: str) -> Template:

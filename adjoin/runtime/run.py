@@ -51,6 +51,7 @@ from adjoin.runtime.moves import (
     Stored,
     ValueLost,
 )
+from adjoin.runtime.policies.billing import Billed, StageEnd, billed
 from adjoin.runtime.policies.retry import (
     INFRASTRUCTURE_ATTEMPTS,
     MOST_MISSES,
@@ -177,6 +178,16 @@ class RunState:
             case Stop(error):
                 self._end(error)
         return self._out
+
+    def billed(self, error: AdjoinError | None) -> dict[str, Billed]:
+        """By stage, the attempt that is billed when the run ends with this: see :mod:`.billing`."""
+        seen = {
+            name: StageEnd(
+                stage.attempt, stage.status is Status.DONE, stage.tokens_seen, stage.usage.seconds
+            )
+            for name, stage in self._stages.items()
+        }
+        return billed(seen, error, streaming=self._streaming)
 
     # -- reactions --
 

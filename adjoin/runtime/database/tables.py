@@ -99,3 +99,55 @@ events = Table(
     Column("data", LargeBinary, nullable=False),
     Column("checksum", BigInteger, nullable=False),
 )
+
+#: What each call of a model consumed, once, from the usage logs of replicas; the load of a replica
+#: is its number 0. ``day`` counts days since the epoch, in UTC.
+calls = Table(
+    "calls",
+    metadata,
+    Column("log", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("prompt", BigInteger, nullable=False),
+    Column("cached", BigInteger, nullable=False),
+    Column("generated", BigInteger, nullable=False),
+    Column("embedded", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("waited", Double, nullable=False),
+    Column("loaded", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("day", Integer, nullable=False),
+    Index("calls_by_run", "run"),
+    Index("calls_by_time", "tenant", "at"),
+)
+
+#: Runs that have ended, and what is billed of them: of each stage one attempt at most.
+settled = Table(
+    "settled",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("day", Integer, nullable=False),
+    Index("settled_by_time", "tenant", "at"),
+)
+settled_stages = Table(
+    "settled_stages",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("stage", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+)

@@ -19,7 +19,7 @@ from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.openai.form import Form, Source
 from adjoin.runtime.gateway.openai.transcript import Transcript, error_events
 from adjoin.runtime.gateway.records import RunRecord
-from adjoin.runtime.gateway.runs import Runs
+from adjoin.runtime.gateway.service import Service
 from adjoin.runtime.gateway.sse import HEARTBEAT, HEARTBEAT_S
 from adjoin.types import Event, RunCompleted, Token, Tokens
 
@@ -35,7 +35,7 @@ class Asked:
     ask: Ask
 
 
-async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
+async def respond(request: Request, service: Service, asked: Asked) -> Response:
     """Run it and answer. A client that leaves ends the run.
 
     A stream begins with the first token, so that what fails before has its status.
@@ -45,7 +45,8 @@ async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
     """
     form = asked.form
     follows = form.stream or form.logprobs
-    record = runs.start(asked.deployment, asked.inputs, streaming=follows, ask=asked.ask)
+    ask = await service.accounts.funded(asked.ask, asked.deployment.tenant)
+    record = service.runs.start(asked.deployment, asked.inputs, streaming=follows, ask=ask)
     transcript = Transcript(form, record.id, record.created)
     reading = _Reading(record, asked, transcript)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from starlette.requests import Request
 
 from adjoin.runtime.gateway.quotas import Quotas
+from adjoin.runtime.policies.budget import Purse
 from adjoin.runtime.policies.fair_share import PRIORITIES, Claim
 from adjoin.settings import TenantBounds
 
@@ -56,6 +58,8 @@ class Ask:
         urgency: of RFC 9218, 0 to 7; None where nothing was said.
         tokens: that it may take at most; None where that is not known.
         width: sequences that it occupies.
+        run: what the run will be called.
+        purse: the budgets that it is held to.
     """
 
     slot: Slot | None = None
@@ -64,6 +68,8 @@ class Ask:
     urgency: int | None = None
     tokens: float | None = None
     width: int = 1
+    run: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    purse: Purse | None = None
 
     def claim(self, tenant: str, bounds: TenantBounds, cost: float) -> Claim:
         """What it claims of what it competes for: nothing that its tenant may not."""

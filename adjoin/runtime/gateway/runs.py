@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, NotFound, Overloaded, wrap
+from adjoin.functions.engines.base import Account
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.gateway.asks import Ask, Slot
 from adjoin.runtime.gateway.deployments import Deployment, Deployments
@@ -21,7 +22,6 @@ from adjoin.runtime.policies.quota import prompt_tokens, tokens_of
 from adjoin.settings import Settings
 
 OnEnd = Callable[[RunRecord], None]
-_PLAIN = Ask()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Runs:
         inputs: Mapping[str, Any],
         *,
         streaming: bool = False,
-        ask: Ask = _PLAIN,
+        ask: Ask | None = None,
     ) -> RunRecord:
         """Accept a run: it starts now, or when it is its turn. Never waits.
 
@@ -72,13 +72,15 @@ class Runs:
             Overloaded: the workflow's queue is full, the run could not start in time, or the
                 service is ending.
         """
+        ask = ask or Ask()
         timeout_s = ask.timeout_s
         with ask.slot or self.take(deployment.tenant, deployment) as slot:
             deployment.runnable.check_inputs(inputs)
             place = self._enter_gate(deployment, inputs, ask)
             slot.keep()
         turn = place.turn
-        record = RunRecord(deployment)
+        record = RunRecord(deployment, ask.run)
+        account = Account(deployment.tenant, deployment.name, deployment.graph.version, record.id)
         self._enter(record, place)
         began = time.monotonic()
 
@@ -90,7 +92,13 @@ class Runs:
                     hint="give it more time; there is much to do just now",
                 )
             run = self._driver.start(
-                deployment.runnable, inputs, streaming=streaming, id=record.id, timeout_s=left
+                deployment.runnable,
+                inputs,
+                streaming=streaming,
+                id=record.id,
+                timeout_s=left,
+                account=account,
+                purse=ask.purse,
             )
             record.began(run)
             run.when_ended(lambda: self._end(record, place))

@@ -13,11 +13,11 @@ from adjoin.dag import Graph
 from adjoin.errors import AdjoinError
 from adjoin.loading import load_graph, load_text
 from adjoin.runtime.database import database_url, open_database
+from adjoin.runtime.gateway.accounts import Accounts
 from adjoin.runtime.gateway.deployments import Deployments
 from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
 from adjoin.runtime.gateway.lanes import Lanes
-from adjoin.runtime.gateway.ledger import Ledger
 from adjoin.runtime.gateway.metrics import Metrics
 from adjoin.runtime.gateway.plain import PlainModels
 from adjoin.runtime.gateway.quotas import Quotas
@@ -53,7 +53,7 @@ class Service:
         self.models = PlainModels(settings, lanes)
         self.quotas = Quotas(settings)
         self.metrics = Metrics(self.deployments)
-        self.ledger = Ledger()
+        self.accounts = Accounts(self.database, settings)
         self.tracing = open_tracing()
         self.searches = Gate(Limits(settings.serve_concurrency, settings.serve_queue))
         #: Each may parse a document in a process of its own.
@@ -79,6 +79,7 @@ class Service:
             self.runs = Runs(
                 self.runtime.driver, self.deployments, self.settings, self.quotas, self._ended
             )
+            self.accounts.start(self.runtime.driver.cluster)
             self._restore()
             for graph in graphs:
                 self.deployments.deploy(DEFAULT_TENANT, graph)
@@ -101,6 +102,7 @@ class Service:
         self.ready = False
         if hasattr(self, "runs"):
             await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
+            await self.accounts.close()
             await self.runtime.aclose()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
@@ -129,7 +131,7 @@ class Service:
 
     def _ended(self, record: RunRecord) -> None:
         self.metrics.ended(record)
-        self.ledger.ended(record)
+        self.accounts.ended(record)
         if self.tracing is not None:
             self.tracing.ended(record)
 

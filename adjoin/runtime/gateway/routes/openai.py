@@ -115,7 +115,7 @@ async def _complete(
         completion = understand(asked, service.settings.max_new_tokens)
         ask = replace(ask, tokens=_most_tokens(asked, completion), width=_width(completion))
         found = _of_model(service, caller.tenant, asked, completion, ask)
-    return await respond(request, service.runs, found)
+    return await respond(request, service, found)
 
 
 def _most_tokens(asked: ChatRequest | CompletionRequest, completion: Completion) -> float:
@@ -160,6 +160,7 @@ async def _start_embedding(
         raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
     ask = Ask(slot, urgency=urgency_of(request), tokens=prompt_tokens(texts), width=len(texts))
+    ask = await service.accounts.funded(ask, caller.tenant)
     return service.runs.start(deployment, {"texts": texts}, ask=ask), asked
 
 

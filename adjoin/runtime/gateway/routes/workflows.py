@@ -105,6 +105,9 @@ async def invoke(
     timeout: Annotated[
         float | None, Query(gt=0, le=86_400, description="Seconds until the run is cut off.")
     ] = None,
+    budget: Annotated[
+        int | None, Query(ge=1, le=2**53, description="Tokens that the run may use.")
+    ] = None,
 ) -> Response:
     """Run a workflow with the inputs in the body. Waits for its end; with
     `Accept: text/event-stream` its events come as they happen; with `Prefer: respond-async` the
@@ -116,6 +119,7 @@ async def invoke(
     with service.runs.take(caller.tenant, found) as slot:
         inputs = await read_object(request)
         ask = Ask(slot, timeout, attended=not later, urgency=urgency_of(request))
+        ask = await service.accounts.funded(ask, caller.tenant, budget)
         record = service.runs.start(found, inputs, streaming=events, ask=ask)
     record.trace = trace_of(request)
     if events:
