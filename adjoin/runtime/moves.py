@@ -9,7 +9,7 @@ import msgspec
 
 from adjoin.errors import AdjoinError
 from adjoin.runtime.policies.placement import Plan
-from adjoin.runtime.protocol import StreamRef, Value
+from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.transport.codec import Encoded
 from adjoin.types import Body, Usage
 
@@ -23,6 +23,13 @@ class Stored(msgspec.Struct, frozen=True, tag=True):
 
 #: The result of a stage as a run knows it: here, with a worker, or in the journal.
 Outcome: TypeAlias = Value | Stored
+
+
+def place_of(value: Outcome | None) -> str:
+    """Where a value is, as :class:`ValueLost` names it; nothing for one that cannot be lost."""
+    if isinstance(value, Ref):
+        return value.id
+    return value.digest.hex() if isinstance(value, Stored) else ""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ from adjoin.runtime.moves import (
     Stop,
     Stored,
     ValueLost,
+    place_of,
 )
 from adjoin.runtime.policies.billing import Billed, StageEnd, billed
 from adjoin.runtime.policies.retry import (
@@ -189,6 +190,11 @@ class RunState:
         }
         return billed(seen, error, streaming=self._streaming)
 
+    @property
+    def recorded(self) -> frozenset[str]:
+        """The stages whose results are there when the run begins."""
+        return frozenset(self._past.results)
+
     # -- reactions --
 
     def _planned(self, fact: Planned) -> None:
@@ -264,7 +270,8 @@ class RunState:
                 and all(map(self._asked, self._graph.dependencies(name)))
             ):
                 stage.asked = True
-                record = Record(name, stage.attempt, stage.usage, stage.value, stage.skipped)
+                value = None if isinstance(stage.value, Stored) else stage.value
+                record = Record(name, stage.attempt, stage.usage, value, stage.skipped)
                 self._out.append(record)
 
     def _asked(self, name: str) -> bool:
@@ -283,7 +290,7 @@ class RunState:
         stage = self._stages[fact.stage]
         stage.recording = stage.lost = False
         if fact.value is not None:
-            stage.former, stage.value = _place(stage.value), fact.value
+            stage.former, stage.value = place_of(stage.value), fact.value
         self._done(fact.stage, stage.finished)
         self._advance()
 
@@ -338,7 +345,7 @@ class RunState:
         self._lost_streams.add(ref)  # its beginning may be heard of later
         if stage.stream is not None and stage.stream.id == ref:
             self._stream_lost(name)
-        elif stage.status is Status.DONE and _place(stage.value) == ref:
+        elif stage.status is Status.DONE and place_of(stage.value) == ref:
             if stage.recording:
                 stage.lost = True
                 self._unfeed(name)  # who needs it gets what is recorded
@@ -573,13 +580,6 @@ class RunState:
 
     def _emit(self, body: Body, stage: str = "", attempt: int = 0, at: float | None = None) -> None:
         self._out.append(Emit(body, stage, attempt, at))
-
-
-def _place(value: Outcome | None) -> str:
-    """Where a value is, as :class:`ValueLost` names it; nothing for one that cannot be lost."""
-    if isinstance(value, Ref):
-        return value.id
-    return value.digest.hex() if isinstance(value, Stored) else ""
 
 
 def closing_body(error: AdjoinError) -> Body:

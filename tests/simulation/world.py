@@ -234,7 +234,7 @@ class World:
         for stage, value in values.items():
             found = self._resolve(value)
             if found is None:
-                self._send(m.ValueLost(stage, _place(value)))
+                self._send(m.ValueLost(stage, m.place_of(value)))
                 return
             (self.outputs[stage],) = found
         self._send(m.Collected())
@@ -267,7 +267,7 @@ class World:
             return
         found = self._resolve(value)
         if found is None:
-            self._send(m.ValueLost(stage, _place(value)))
+            self._send(m.ValueLost(stage, m.place_of(value)))
             return
         (segment.values[stage],) = found
         if feed.skipped:
@@ -465,13 +465,6 @@ class World:
 
     def _delay(self) -> float:
         return self.rng.choice((0.0, 0.01, 0.1, 1.0, 3.0))
-
-
-def _place(value: m.Outcome) -> str:
-    if isinstance(value, m.Stored):
-        return value.digest.hex()
-    assert isinstance(value, Ref)
-    return value.id
 
 
 def completed(world: World) -> list[str]:

@@ -33,6 +33,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
         plain: ``generate`` or ``embed`` for a model that is asked as it is; empty for a workflow.
         deadline: seconds since the epoch.
         trace: headers of W3C Trace Context.
+        tokens: the budget of its own, where its request named one.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     fingerprint: bytes = b""
     trace: Mapping[str, str] = {}
+    tokens: int | None = None
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -93,7 +95,7 @@ def accept(connection: Connection, run: Accepted, graph: bytes) -> str:
         "key": run.key,
         "fingerprint": run.fingerprint,
         "created": run.created,
-        "lives": 0,
+        "lives": 1,
         "suspected": 0,
         "state": OPEN,
     }
@@ -211,7 +213,7 @@ def past_of(connection: Connection, known: Known) -> Past:
 def shown_of(connection: Connection, run: str) -> list[Shown]:
     """The events of a run, in order; raises :class:`StateError` when one is damaged or missing."""
     query = select(events).where(events.c.run == run).order_by(events.c.seq)
-    found = []
+    found: list[Shown] = []
     for row in connection.execute(query):
         each = Shown(row.seq, row.kind, row.data)
         if _checksum(each) != row.checksum or row.seq != len(found):
