@@ -11,6 +11,7 @@ from typing import Any, cast
 from adjoin.dag import Function, Graph, from_wire
 from adjoin.errors import (
     AdjoinError,
+    Cancelled,
     Conflict,
     DeadlineExceeded,
     EngineError,
@@ -124,6 +125,7 @@ class DurableRuns:
         how: Durability,
         streaming: bool,
     ) -> RunRecord:
+        ask = await self._accounts.funded(ask, deployment.tenant, how.tokens)
         now = time.time()
         most = self._settings.run_timeout_s
         accepted = Accepted(
@@ -203,7 +205,7 @@ class DurableRuns:
     async def resume(self) -> int:
         """Go on with the runs that an earlier service left; returns how many."""
         ids = await self._journal.unfinished()
-        found = [record for id in ids if (record := await self._reopen(id)) is not None]
+        found = [each for id in ids if (each := await self._reopen(id)) is not None]
         await self._journal.take_up([record.id for record, _ in found])
         for record, refused in found:
             self._aside(self._continue(record, refused))
@@ -243,6 +245,12 @@ class DurableRuns:
         inputs = cast("dict[str, Any]", codec.decode(accepted.inputs))
         purse = None
         while refused is None:
+            if record.suspended:
+                self._runs.leave(record)
+                return
+            if record.cancelled:
+                refused = Cancelled(record.cancelled)
+                break
             if record.left_s <= 0:
                 refused = DeadlineExceeded(
                     "its time ended before it could go on", where=f"run {record.id}"
@@ -291,7 +299,7 @@ class DurableRuns:
                 return now
         graph = self._read(known)
         limits = Limits(self._settings.serve_concurrency, self._settings.serve_queue)
-        return detached(accepted, graph, belonging(graph, accepted.tenant), limits)
+        return detached(accepted, graph, belonging(graph, tenant), limits)
 
     def _read(self, known: Known) -> Graph:
         mine = {
