@@ -244,21 +244,7 @@ class DurableRuns:
         accepted = record.accepted
         inputs = cast("dict[str, Any]", codec.decode(accepted.inputs))
         purse = None
-        while refused is None:
-            if record.suspended:
-                self._runs.leave(record)
-                return
-            if record.cancelled:
-                refused = Cancelled(record.cancelled)
-                break
-            if record.left_s <= 0:
-                refused = DeadlineExceeded(
-                    "its time ended before it could go on", where=f"run {record.id}"
-                )
-                break
-            if record.suspended:
-                self._runs.leave(record)
-                return
+        while (refused := refused or _why_not(record)) is None and not record.suspended:
             try:
                 purse = purse or await self._accounts.purse(
                     record.tenant, record.id, accepted.tokens
@@ -272,7 +258,8 @@ class DurableRuns:
             else:
                 self._runs.launch(record, inputs, ask, admitted, streaming=accepted.streaming)
                 return
-        await record.refuse(refused)
+        if refused is not None and not record.suspended:
+            await record.refuse(refused)
         self._runs.leave(record)
 
     async def _clear(self, ids: Sequence[str]) -> None:
@@ -299,7 +286,7 @@ class DurableRuns:
                 return now
         graph = self._read(known)
         limits = Limits(self._settings.serve_concurrency, self._settings.serve_queue)
-        return detached(accepted, graph, belonging(graph, tenant), limits)
+        return detached(accepted, graph, belonging(graph, accepted.tenant), limits)
 
     def _read(self, known: Known) -> Graph:
         mine = {
@@ -349,6 +336,15 @@ class DurableRuns:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _why_not(record: DurableRecord) -> AdjoinError | None:
+    """What keeps a run from going on."""
+    if record.cancelled:
+        return Cancelled(record.cancelled)
+    if record.left_s <= 0:
+        return DeadlineExceeded("its time ended before it could go on", where=f"run {record.id}")
+    return None
 
 
 def _fingerprint(record: RunRecord) -> bytes:
