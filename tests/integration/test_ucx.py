@@ -222,7 +222,7 @@ def test_a_worker_that_is_not_there_is_a_lost_connection(ucx: Runtime) -> None:
         address = f"ucx://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(TransportError, match="cannot connect"):
             ucx._loop.call(
-                Channel.open(ucx._driver.cluster._client.rpc, address, "adjoin_call", b"")
+                Channel.open(ucx._driver.cluster._pool, address, "adjoin_call", b"")
             )
 
 
