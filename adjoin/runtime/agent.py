@@ -120,10 +120,6 @@ class Agent:
         worker.handlers["adjoin_call"] = self.on_call
         worker.handlers["adjoin_watch"] = self.on_watch
 
-    def serves(self, settings: str, cluster: str) -> bool:
-        """Whether this agent is of that cluster, with these settings."""
-        return cluster == self._cluster and Settings.model_validate_json(settings) == self.settings
-
     async def close(self) -> None:
         self._watchdog.close()
         for segment in list(self._segments):
@@ -403,14 +399,11 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
         self._cluster = cluster
         self._rejoins = rejoins
 
-    async def setup(self, worker: Worker) -> None:
-        """Install the agent, unless the worker has this very one: a scheduler that was started
-        again hears of the plugin again, and what runs must not notice."""
-        known = worker.extensions.get(self.name)
-        if known is not None:
-            if known.serves(self._settings, self._cluster):
-                return
-            await known.close()
+    def setup(self, worker: Worker) -> None:
+        """Install the agent, unless the worker has one: a scheduler that was started again hears
+        of the plugin again, and so does that of an embedded cluster which somebody joins."""
+        if self.name in worker.extensions:
+            return
         if is_ucx(worker.address):
             prepare()
         settings = Settings.model_validate_json(self._settings)

@@ -34,7 +34,7 @@ class _Following:
         worker = self._worker
         try:
             await worker.handle_stream(comm)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it was, this scheduler is of no more use
             _log.exception("what the scheduler says makes no sense")
         if worker.status is not Status.running or worker.state.tasks or worker.data:
             # It was told to close; or it has tasks of others, which a new scheduler knows not of.
@@ -42,7 +42,7 @@ class _Following:
             return
         try:
             await asyncio.wait_for(self._register(), WAIT_S)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the worker leaves, as Dask's do
             _log.exception("no scheduler takes this worker again")
             await worker.close(reason="adjoin-no-scheduler")
 

@@ -180,7 +180,9 @@ class Supervisor:
             member = self._members[name]
             code = await member.ended()
             lived = time.monotonic() - member.began
-            died = TransportError(f"the process {name!r} ended ({_how(code)})", where=str(self._logs))
+            died = TransportError(
+                f"the process {name!r} ended ({_how(code)})", where=str(self._logs)
+            )
             failures = failures.after_life(lived, died, time.monotonic())
             while self._members[name] is member:
                 self.trouble[name] = str(failures.error)

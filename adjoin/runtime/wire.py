@@ -25,7 +25,8 @@ from adjoin.types import Scalar
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a host is started with; times in seconds. ``threads`` is what a replica gets, ``spin``
     how many rounds they wait awake, and ``sequences`` the most that it takes at once, 0 for as many
-    as its engine does."""
+    as its engine does. ``beat`` is between two looks at a replica, ``stall`` the shortest deadline
+    of a step of its engine."""
 
     home: str
     threads: int
@@ -35,6 +36,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int
     load_timeout: float
     linger: float
+    beat: float = 0.5
+    stall: float = 30.0
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,11 +174,14 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Requests in the queue and in the engine, and the engine's totals."""
+    """Requests in the queue and in the engine, the engine's totals, and seconds: of the step that
+    it is in (0 for none), and of the longest of the last ones."""
 
     queued: int
     running: int
     totals: dict[str, int]
+    step_s: float = 0.0
+    longest_s: float = 0.0
 
 
 ReplicaMessage: TypeAlias = Ready | LoadFailed | Stats
