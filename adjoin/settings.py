@@ -52,12 +52,6 @@ class Settings(BaseSettings):
     replica_threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads of a replica; 0 takes every core"
     )
-    replica_spin: int = Field(
-        default=0,
-        ge=0,
-        le=10_000_000,
-        description="how long a replica's idle threads spin before they sleep, in rounds",
-    )
     replica_sequences: int = Field(
         default=0, ge=0, le=4096, description="most sequences at once in a replica; 0: its engine's"
     )

@@ -25,7 +25,6 @@ def host_config(settings: Settings) -> HostConfig:
     return HostConfig(
         home=str(settings.home.absolute()),
         threads=settings.replica_threads or len(os.sched_getaffinity(0)),
-        spin=settings.replica_spin,
         sequences=settings.replica_sequences,
         prefix_caching=settings.prefix_caching,
         kv_cache_bytes=int(settings.kv_cache_gb * 2**30),

@@ -20,6 +20,7 @@ import msgspec
 from adjoin.errors import AdjoinError, EngineError, InputError, ModelError, from_wire
 from adjoin.functions import engines
 from adjoin.functions.engines.base import LoadSpec
+from adjoin.runtime import openmp
 from adjoin.runtime.children import Replica, Template
 from adjoin.runtime.overseer import Overseer
 from adjoin.runtime.policies.liveness import Deadlines
@@ -250,23 +251,21 @@ class Loads:
 
 def environment(directory: Path, config: HostConfig) -> dict[str, str]:
     """The variables of a template. Native libraries read them once, when they are loaded."""
-    threads = str(config.threads)
-    return os.environ | {
-        # Replicas are killed, not asked to tidy up: the host removes what they leave.
-        "TMPDIR": str(directory / SCRATCH),
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        # Waiting threads sleep instead of spinning. Alone on two cores that costs a quarter of the
-        # tokens, but next to one busy process spinning is two to ten times slower.
-        **({"GOMP_SPINCOUNT": str(config.spin)} if config.spin else {"OMP_WAIT_POLICY": "PASSIVE"}),
-        "TOKENIZERS_PARALLELISM": "false",
-        # The model store has everything; an engine never fetches.
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        # Ask the driver, not the runtime, whether there is a GPU: a template must not start CUDA.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
+    return (
+        os.environ
+        | openmp.variables(config.threads)
+        | {
+            # Replicas are killed, not asked to tidy up: the host removes what they leave.
+            "TMPDIR": str(directory / SCRATCH),
+            "TOKENIZERS_PARALLELISM": "false",
+            # The model store has everything; an engine never fetches.
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DO_NOT_TRACK": "1",
+            # Ask the driver, not the runtime, if there is a GPU: a template must not start CUDA.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        }
+    )
 
 
 async def resolve(directory: Path, config: HostConfig, wanted: Wanted) -> Resolved:

@@ -21,6 +21,17 @@ from distributed import Nanny, Scheduler
 from adjoin.runtime.agent import AgentPlugin
 from adjoin.transport.ucx import is_ucx, prepare
 
+#: Dask looks at itself many times a second, for a dashboard that is not there. Every look takes a
+#: core from a model whose threads then wait for each other. Its worker inherits this from a nanny.
+_QUIET = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "500ms",
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
+
 
 async def _scheduler(job: Mapping[str, Any]) -> Any:
     return Scheduler(
@@ -60,6 +71,7 @@ def _take_stdout() -> TextIO:
 
 
 async def _serve(job: Mapping[str, Any]) -> None:
+    config.set(_QUIET)
     answer = _take_stdout()
     if is_ucx(job.get("protocol") or job["scheduler"]):
         prepare(alone=True)

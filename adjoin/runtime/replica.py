@@ -28,6 +28,7 @@ from adjoin.errors import (
 from adjoin.functions import engines
 from adjoin.functions.engines.base import Delta, Engine, Failed, LoadSpec, Output
 from adjoin.runtime import process
+from adjoin.runtime.openmp import ComputeThreads
 from adjoin.runtime.policies.batching import Limits
 from adjoin.runtime.step_loop import StepLoop, is_out_of_memory
 from adjoin.runtime.wire import (
@@ -64,7 +65,7 @@ def main(fork: Fork, link: socket.socket) -> NoReturn:
         loop = StepLoop(engine, limits, server.deliver, log=fork.log)
         server.open(loop, engine, time.perf_counter() - began)
         code = _EXIT_ENGINE_LOST
-        loop.run()
+        loop.run(ComputeThreads(fork.spec.threads).look)
     except AdjoinError as error:
         print(f"{type(error).__name__}: {error}", flush=True)  # noqa: T201 - this is the log
         if code == _EXIT_LOAD_FAILED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from adjoin.errors import AdjoinError, EngineError, wrap
@@ -89,7 +90,7 @@ class StepLoop:
         self._arrived.set()
         self._engine.interrupt()
 
-    def run(self) -> None:
+    def run(self, after_turn: Callable[[], None]) -> None:
         """Serve for ever.
 
         Raises:
@@ -97,6 +98,7 @@ class StepLoop:
         """
         while True:
             self.turn()
+            after_turn()
 
     def turn(self) -> None:
         """One round: wait for work if there is none, take in what came, advance the engine."""

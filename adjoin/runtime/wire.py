@@ -23,14 +23,12 @@ from adjoin.types import Scalar
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host is started with; times in seconds. ``threads`` is what a replica gets, ``spin``
-    how many rounds they wait awake, and ``sequences`` the most that it takes at once, 0 for as many
-    as its engine does. ``beat`` is between two looks at a replica, ``stall`` the shortest deadline
-    of a step of its engine."""
+    """What a host is started with; times in seconds. ``threads`` is what a replica gets,
+    ``sequences`` the most that it takes at once, 0 for as many as its engine does. ``beat`` is
+    between two looks at a replica, ``stall`` the shortest deadline of a step of its engine."""
 
     home: str
     threads: int
-    spin: int = 0
     sequences: int = 0
     prefix_caching: bool = True
     kv_cache_bytes: int

@@ -121,7 +121,10 @@ def load(spec: LoadSpec) -> VllmEngine:
     if settings.get("enforce_eager"):
         never_compile()
     if device == "cpu":
+        from adjoin.functions.engines.vllm_kernels import CONFIG
+
         keep_seeds()
+        settings["kernel_config"] = CONFIG
     _register(spec.path)
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**settings))
