@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=0.5, gt=0, le=60, description="between two signs of life of a worker"
     )
     silence_s: float = Field(
-        default=10.0, gt=0, le=3600, description="after which a worker that says nothing is lost"
+        default=8.0, gt=0, le=3600, description="after which a worker that says nothing is lost"
     )
     engine_stall_s: float = Field(
         default=30.0, gt=0, description="for a step of an engine that does not compute; then killed"

@@ -186,6 +186,7 @@ class Membership:
             for address, pulse in list(self._pulses.items()):
                 self._examine(address, pulse, now)
             if self._supervisor is not None:
+                self._supervisor.host.renew()
                 self._examine_members(self._supervisor, now)
 
     def _examine(self, address: str, pulse: _Pulse, now: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adjoin.errors import AdjoinError, TransportError
+from adjoin.runtime.lease import HostLease
 from adjoin.runtime.paths import runtime_directory
 from adjoin.runtime.policies.restart import PROCESSES, Failures
 from adjoin.runtime.process import parent
@@ -107,6 +108,7 @@ class Supervisor:
         self.trouble: dict[str, str] = {}
         self.workers = tuple(f"worker-{number}" for number in range(settings.workers))
         self._settings = settings
+        self.host = HostLease(runtime_directory(id))
         self._logs = runtime_directory(id) / "logs"
         self._members: dict[str, Member] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -134,6 +136,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """End all of them. Workers first: they leave properly while the scheduler still answers."""
+        self.host.close()
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
