@@ -82,7 +82,7 @@ def _worker(runtime: Runtime, folder: Path, number: int) -> float:
     at = time.monotonic()
     os.kill(pid, number)
     for event in handle.events():
-        if isinstance(event.body, StageStarted) and event.attempt == 2:
+        if isinstance(event.body, StageStarted) and event.attempt > 1:
             break
     seconds = time.monotonic() - at
     gate.touch()
@@ -100,9 +100,9 @@ def _model(runtime: Runtime, number: int, pid: Callable[[Runtime], int]) -> floa
     at = time.monotonic()
     os.kill(victim, number)
     for event in handle.events():
-        if isinstance(event.body, Tokens) and event.attempt == 2:
+        if isinstance(event.body, Tokens) and event.attempt > 1:
             return time.monotonic() - at
-        if isinstance(event.body, Used) and event.attempt == 2:
+        if isinstance(event.body, Used) and event.attempt > 1:
             raise RuntimeError("it ended without a token")
     raise RuntimeError("it was not begun again")
 

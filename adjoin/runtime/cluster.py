@@ -181,6 +181,10 @@ class Cluster:
                 return channel
         return await self.open(worker, "adjoin_segment", message)
 
+    def doubt(self, worker: str) -> None:
+        """A conversation with this worker broke."""
+        self._members.doubt(worker)
+
     def keep(self, channel: Channel) -> None:
         """Keep a connection on which a segment has ended for the next one."""
         idle = self._idle.get(channel.address)

@@ -201,7 +201,17 @@ class Membership:
             if self._supervisor is not None and pulse.pid:
                 self._supervisor.kill_worker(pulse.pid)
             return
-        suspect = verdict is Verdict.SUSPECT
+        self._mark(address, suspect=verdict is Verdict.SUSPECT)
+
+    def doubt(self, name: str) -> None:
+        """A connection to this worker broke. Before its own does, nothing new goes there; if it
+        lives, that is over at the next look."""
+        worker = self.topology.worker(name)
+        if worker is not None and (pulse := self._pulses.get(worker.address)):
+            pulse.verdict = Verdict.SUSPECT
+            self._mark(worker.address, suspect=True)
+
+    def _mark(self, address: str, *, suspect: bool) -> None:
         self._publish(
             [
                 msgspec.structs.replace(worker, suspect=suspect)

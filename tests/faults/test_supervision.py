@@ -237,7 +237,7 @@ def test_a_worker_that_wakes_late_is_fenced_and_comes_back(dask: Dask, tmp_path:
         os.kill(pids[frozen], signal.SIGCONT)
         assert handle.result(LIMIT_S) == str(mark)
         done = [e for e in handle.events() if isinstance(e.body, StageCompleted)]
-        assert [event.attempt for event in done] == [2]
+        assert [event.attempt > 1 for event in done] == [True]
         until(lambda: workers(runtime) == pids)
         assert runtime.run(flows.chain, text="abc")["text"] == "ABC has 3"
 

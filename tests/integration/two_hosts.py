@@ -93,7 +93,7 @@ def link(runtime: Runtime) -> Any:
     began = time.monotonic()
     second = None
     for event in handle.events():
-        if isinstance(event.body, StageStarted) and event.attempt == 2:
+        if isinstance(event.body, StageStarted) and event.attempt > 1:
             second = event.body.worker
             break
     seconds = time.monotonic() - began
@@ -103,7 +103,7 @@ def link(runtime: Runtime) -> Any:
     while len(runtime.status()["workers"]) < 2:
         time.sleep(0.05)
     back = time.monotonic() - began
-    done = [e.attempt for e in handle.events() if isinstance(e.body, StageCompleted)]
+    done = [e.attempt > 1 for e in handle.events() if isinstance(e.body, StageCompleted)]
     pinned = agreement.pin(
         flows.chain.graph, {s.id: "far" for s in flows.chain.graph.stages}, names
     )
