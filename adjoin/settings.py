@@ -7,10 +7,12 @@ Order of precedence: arguments, environment, the file named by ``ADJOIN_CONFIG``
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -29,6 +31,35 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 def _default_home() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "adjoin"
+
+
+#: What may name a tenant.
+TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+#: In ``tenants``, those that are not named.
+EVERY_TENANT = "*"
+_MOST = 10**12
+
+
+class TenantBounds(BaseModel):
+    """What one tenant may use, and its share where several compete. What is None is as for
+    ``"*"``, and there without a limit; of ``runs`` that is ``tenant_runs``.
+
+    Attributes:
+        requests_per_minute: of any kind.
+        tokens_per_minute, tokens_per_day: prompts and answers together; days begin at midnight UTC.
+        runs: at once, waiting or running.
+        weight: its share of a model beside other tenants', which have 1.
+        priority: the class of its runs, and the highest that one may ask for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    requests_per_minute: int | None = Field(default=None, ge=1, le=_MOST)
+    tokens_per_minute: int | None = Field(default=None, ge=1, le=_MOST)
+    tokens_per_day: int | None = Field(default=None, ge=1, le=_MOST)
+    runs: int | None = Field(default=None, ge=1, le=65_536)
+    weight: float | None = Field(default=None, ge=0.001, le=1000, allow_inf_nan=False)
+    priority: Literal["high", "normal", "low"] | None = None
 
 
 class Settings(BaseSettings):
@@ -96,11 +127,21 @@ class Settings(BaseSettings):
     parse_timeout_s: float = Field(default=60.0, gt=0, description="of one document")
     parse_memory_mb: int = Field(default=2048, ge=256)
 
+    usage_log_bytes: int = Field(
+        default=256_000_000,
+        ge=16_000_000,
+        description="of a machine's usage that no service has fetched; the oldest goes beyond that",
+    )
+
     trusted_network: bool = Field(
         default=False, description="allow a cluster address that is neither loopback nor TLS"
     )
 
     # of the service
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="of PostgreSQL for the service's state; empty: SQLite in `home`",
+    )
     allowed_models: tuple[str, ...] = Field(
         default=(), description="models that deployed workflows may name beside the catalog's"
     )
@@ -119,6 +160,21 @@ class Settings(BaseSettings):
     tenant_runs: int = Field(
         default=256, ge=1, le=65_536, description="runs of one tenant at once, waiting or running"
     )
+    tenants: Mapping[str, TenantBounds] = Field(
+        default={}, description="what single tenants may use; `*` is those that are not named"
+    )
+    serve_patience: float = Field(
+        default=1.0,
+        ge=0,
+        le=1000,
+        description="longest wait for a start, in multiples of how long runs take; 0: no bound",
+    )
+    serve_runs: int = Field(
+        default=256, ge=1, le=65_536, description="runs at once of all workflows without a model"
+    )
+    model_runs: int = Field(
+        default=0, ge=0, le=65_536, description="sequences at once of a model; 0: its replicas'"
+    )
     max_workflows: int = Field(default=1000, ge=1, description="deployed by one tenant")
     max_body_bytes: int = Field(default=4_000_000, ge=1, description="of a request, not of a file")
     max_buffered_bytes: int = Field(
@@ -131,8 +187,38 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="for runs to end when the service is told to"
     )
+    prices: dict[str, dict[str, float]] = Field(
+        default={},
+        description="of 1M tokens by model, or `default`: prompt, cached, generated, embedded",
+    )
+    price_per_hour: float = Field(default=0.0, ge=0, description="of the hardware of a replica")
+    run_tokens: int = Field(default=0, ge=0, description="budget of a run that names none; 0: none")
+    tenant_day_tokens: int = Field(
+        default=0, ge=0, description="budget of a tenant a day (UTC), in tokens; 0: none"
+    )
+    tenant_day_money: float = Field(
+        default=0.0, ge=0, description="budget of a tenant a day (UTC), at the prices; 0: none"
+    )
+    usage_fetch_s: float = Field(
+        default=1.0, gt=0, description="between two looks of the service at usage logs"
+    )
     kept_runs: int = Field(default=1000, ge=1, description="ended runs that can be looked at")
     kept_run_bytes: int = Field(default=64_000_000, ge=1, description="of their events, together")
+
+    @field_validator("tenants")
+    @classmethod
+    def _named(cls, tenants: Mapping[str, TenantBounds]) -> Mapping[str, TenantBounds]:
+        for name in tenants:
+            if name != EVERY_TENANT and not TENANT.fullmatch(name):
+                raise ValueError(f"{name[:60]!r} cannot name a tenant")
+        return tenants
+
+    def bounds_of(self, tenant: str) -> TenantBounds:
+        """What holds for a tenant: its own bounds, and for what they leave out those of all."""
+        general = self.tenants.get(EVERY_TENANT, TenantBounds())
+        own = self.tenants.get(tenant, TenantBounds()).model_dump(exclude_none=True)
+        found = general.model_copy(update=own)
+        return found.model_copy(update={"runs": found.runs or self.tenant_runs})
 
     @classmethod
     def settings_customise_sources(

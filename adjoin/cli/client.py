@@ -64,6 +64,12 @@ class Remote:
             answer = self._http.request(method, path, **options)
             return _checked(answer).json()
 
+    def text(self, method: str, path: str, *, kind: str, **options: Any) -> str:
+        """The answer as text of this media type."""
+        with self._failing():
+            answer = self._http.request(method, path, headers={"Accept": kind}, **options)
+            return str(_checked(answer).text)
+
     def events(self, method: str, path: str, **options: Any) -> Iterator[dict[str, Any]]:
         """A run's events as they come."""
         with (

@@ -87,10 +87,10 @@ def revoke(
 
 @contextmanager
 def _store(set_: list[str] | None) -> Iterator[KeyStore]:
+    from adjoin.runtime.database import database_url, open_database
     from adjoin.runtime.gateway.keys import KeyStore
-    from adjoin.runtime.gateway.state import open_state, state_path
 
-    with closing(open_state(state_path(settings_of(set_)))) as state:
+    with closing(open_database(database_url(settings_of(set_)))) as state:
         yield KeyStore(state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -118,24 +119,52 @@ def logs(
                 print(event_line(event), flush=True)
 
 
-def usage(url: Url = None, as_json: Json = False) -> None:
-    """What the workflows of a service have used since it started."""
+def usage(
+    by: Annotated[
+        str,
+        typer.Option(help="tenant, workflow, version, stage, model, day: any, with commas."),
+    ] = "workflow",
+    since: Annotated[datetime | None, typer.Option(help="From this time on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time (UTC).")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Of all tenants (scope admin).")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """What the workflows of a service have used, what of it is billed, and what it comes to."""
+    query: dict[str, Any] = {"by": by, "everyone": everyone}
+    for name, when in (("since", since), ("until", until)):
+        if when is not None:
+            query[name] = when.replace(tzinfo=UTC).timestamp()
     with Remote(url) as remote:
-        lines = remote.call("GET", "/api/v1/usage")["usage"]
+        if as_csv:
+            print(remote.text("GET", "/api/v1/usage", params=query, kind="text/csv"), end="")
+            return
+        lines = remote.call("GET", "/api/v1/usage", params=query)["usage"]
     if as_json:
         print_json(lines)
         return
-    rows = [
-        (
-            line["workflow"],
-            str(line["runs"]),
-            str(line["failed"]),
-            *(f"{line['usage'][kind]:,}" for kind in _KINDS),
-        )
-        for line in lines
+    keys = tuple(dict.fromkeys(key for key in by.split(",") if key))
+    columns = (*keys, *_KINDS, "wasted", "open", "engine s", "revenue", "margin")
+    rows = [(*(_key(key, line[key]) for key in keys), *_sums(line)) for line in lines]
+    print_table(columns, rows, right=columns[len(keys) :])
+
+
+def _key(key: str, value: Any) -> str:
+    if key == "day":
+        return datetime.fromtimestamp(value * 86_400, UTC).date().isoformat()
+    return str(value)[:12] if key == "version" else str(value)
+
+
+def _sums(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of prompts, cached tokens are a part; wasted and open count all tokens."""
+    tokens = [f"{line['billed'][kind]:,}" for kind in _KINDS]
+    others = [
+        f"{sum(line[kind][each] for each in ('prompt', 'generated', 'embedded')):,}"
+        for kind in ("wasted", "open")
     ]
-    columns = ("workflow", "runs", "failed", *_KINDS)
-    print_table(columns, rows, right=columns[1:])
+    money = (f"{line[kind]:.6g}" for kind in ("revenue", "margin"))
+    return (*tokens, *others, f"{line['billed']['seconds']:.3f}", *money)
 
 
 def values_of(properties: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:

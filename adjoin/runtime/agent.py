@@ -44,12 +44,14 @@ from adjoin.runtime.paths import (
     runtime_directory,
     sweep_all_agents,
 )
+from adjoin.runtime.policies.budget import Purse, Tab
 from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.rejoin import rejoin
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
+from adjoin.runtime.usage_sweep import Keeper, directory_of
 from adjoin.runtime.watchdog import Watchdog
 from adjoin.settings import Settings
 from adjoin.transport import codec
@@ -86,6 +88,7 @@ class Agent:
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
         self._shut = False
+        self._usage: Keeper | None = None
         self._dask = worker
         self._devices = devices()
         self._models: set[str] = set()
@@ -134,11 +137,13 @@ class Agent:
 
     # -- the world of a segment --
 
-    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient:
-        return LinkedModel(self, name, spec_of(name, graph), observe)
+    def model(
+        self, name: str, graph: Graph, observe: Callable[[Body], None], tab: Tab
+    ) -> ModelClient:
+        return LinkedModel(self, name, spec_of(name, graph), observe, tab)
 
     async def hosted(
-        self, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+        self, name: str, spec: ModelSpec, observe: Callable[[Body], None], tab: Tab | None = None
     ) -> ModelClient:
         """A model of the host; whoever watches this agent hears when it is loaded."""
 
@@ -146,7 +151,7 @@ class Agent:
             self._notice(spec.source, body)
             observe(body)
 
-        return (await self.link()).model(name, spec, observe=watch)
+        return (await self.link()).model(name, spec, observe=watch, tab=tab)
 
     def collection(self, name: str) -> CollectionClient:
         return ShelvedCollection(self, name)
@@ -228,6 +233,7 @@ class Agent:
             send=send,
             streaming=opened.streaming,
             began=began,
+            tab=Tab(opened.account, Purse(opened.budgets)),
         )
         del opened, messages  # a connection that waits for its next segment keeps no inputs
         self._segments.add(segment)
@@ -325,6 +331,13 @@ class Agent:
                 await (await self.link()).prepare(models)
             case p.HostStatus():
                 return _reply(msgspec.to_builtins(await (await self.link()).status()))
+            case p.FetchUsage(acknowledged=acknowledged):
+                if self._usage is None:
+                    root = directory_of(self.settings.home.absolute())
+                    self._usage = Keeper(root, self.settings.usage_log_bytes)
+                # From the files, which are there whether or not a host is.
+                pieces = await asyncio.to_thread(self._usage.fetch, acknowledged)
+                return _reply(msgspec.msgpack.encode(pieces))
             case p.ShutDownHost():
                 await self._shut_host()
         return _reply(None)

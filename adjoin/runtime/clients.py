@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from adjoin.dag import ModelSpec
 from adjoin.errors import InputError
+from adjoin.runtime.policies.budget import Tab
 from adjoin.types import (
     Body,
     Generation,
@@ -27,9 +28,10 @@ class LinkedModel:
     """A model client that attaches to the host when it is first used."""
 
     def __init__(
-        self, agent: Agent, name: str, spec: ModelSpec, observe: Callable[[Body], None]
+        self, agent: Agent, name: str, spec: ModelSpec, observe: Callable[[Body], None], tab: Tab
     ) -> None:
         self.name = name
+        self._tab = tab
         self._agent = agent
         self._spec = spec
         self._observe = observe
@@ -66,7 +68,7 @@ class LinkedModel:
                 yield piece
 
     async def _model(self) -> ModelClient:
-        return await self._agent.hosted(self.name, self._spec, self._observe)
+        return await self._agent.hosted(self.name, self._spec, self._observe, self._tab)
 
 
 class ShelvedCollection:

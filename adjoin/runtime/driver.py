@@ -18,21 +18,25 @@ from typing import Any
 from adjoin import errors
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
+from adjoin.functions.engines.base import Account
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime import results
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.costs_file import read_costs, write_costs
 from adjoin.runtime.measures import Measures
+from adjoin.runtime.policies.billing import Billed
+from adjoin.runtime.policies.budget import Purse
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
+from adjoin.runtime.policies.retry import RetryBudget
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, RunCompleted, RunStarted, StageWarning, Usage
+from adjoin.types import Event, RunCompleted, RunStarted, StageWarning, Usage, Used
 
 _log = logging.getLogger(__name__)
 _KEPT_PLANS = 256
@@ -49,6 +53,7 @@ class Driver:
         self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
+        self._retries: dict[str, RetryBudget] = {}
         self._runs: set[Run] = set()
 
     def start(
@@ -59,11 +64,15 @@ class Driver:
         streaming: bool = False,
         id: str | None = None,
         timeout_s: float | None = None,
+        account: Account | None = None,
+        purse: Purse | None = None,
     ) -> Run:
         """Begin a run, under an ``id`` of the caller's where it has named it before.
 
         Args:
             timeout_s: ends the run sooner than ``run_timeout_s`` would.
+            account: whom it is counted for.
+            purse: what it may use; the run ends when that is used up.
 
         Raises:
             InputError: an input is unknown, missing, of the wrong type or too large.
@@ -82,7 +91,14 @@ class Driver:
             id=id or secrets.token_urlsafe(12),
             streaming=streaming,
             timeout_s=most if timeout_s is None else min(most, timeout_s),
+            account=account or Account(workflow=graph.name, version=graph.version),
+            purse=purse or Purse(),
         )
+        if graph.version in self._retries:  # else it has all there is
+            budget = self._retries[graph.version].earn(len(graph.stages))
+            self._retries[graph.version] = budget
+            if budget == RetryBudget():
+                del self._retries[graph.version]
         run = Run(self, graph, checked, _inline(encoded), terms)
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
@@ -97,6 +113,13 @@ class Driver:
             self._learn_again[graph.version] = now + _LEARN_EVERY_S
             while len(self._learn_again) > _KEPT_PLANS:
                 self._learn_again.pop(next(iter(self._learn_again)))
+
+    def spend_retry(self, version: str) -> bool:
+        """Whether a workflow may try a stage again, which is then counted."""
+        left = self._retries.get(version, RetryBudget()).spend()
+        if left is not None:
+            self._retries[version] = left
+        return left is not None
 
     def known_plan(self, graph: Graph, stages: frozenset[str]) -> Plan | None:
         """The plan of the whole graph, when it was made before for this topology."""
@@ -152,6 +175,8 @@ class Terms:
     id: str
     streaming: bool
     timeout_s: float
+    account: Account
+    purse: Purse
 
 
 class Run:
@@ -168,6 +193,10 @@ class Run:
         self.id = terms.id
         self.graph = graph
         self.streaming = terms.streaming
+        self.account = terms.account
+        self.purse = terms.purse
+        #: Of a run that has ended: by stage, the attempt that is billed.
+        self.billed: Mapping[str, Billed] = {}
         self.events: list[Event] = []
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.driver = driver
@@ -175,7 +204,12 @@ class Run:
         self.encoded = encoded
         self.measures = Measures(graph, inputs)
         self._timeout_s = terms.timeout_s
-        self._state = RunState(self.id, graph, streaming=terms.streaming)
+        self._state = RunState(
+            self.id,
+            graph,
+            streaming=terms.streaming,
+            spend=lambda: driver.spend_retry(graph.version),
+        )
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()
@@ -314,6 +348,7 @@ class Run:
             self.tell(m.Collected())
 
     def _end(self, error: AdjoinError | None, usage: Usage) -> None:
+        self.billed = self._state.billed(error)
         result: Any = None
         if error is None:
             try:
@@ -360,6 +395,14 @@ class Run:
             _log.warning("run %s, stage %r: %s", self.id, news.stage, news.body)
         self.events.append(event)
         self._news.set()
+        if isinstance(news.body, Used):
+            self._used(news.body)
+
+    def _used(self, body: Used) -> None:
+        """A call ended: the replica held it to its budget, the run is held to it here."""
+        self.purse.use(spec_of(body.model, self.graph).source, body.usage)
+        if over := self.purse.over():
+            self.tell(m.Stop(over))
 
     def _aside(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +25,7 @@ from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, DeadlineExceeded, EngineError, StageError
 from adjoin.runtime.piecewise import Piecewise, is_piecewise
+from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.policies.retry import delay_before, may_retry
 from adjoin.runtime.watchdog import watched
 from adjoin.transport.stream import Stream
@@ -57,7 +58,9 @@ class Surroundings(Protocol):
     name: str
     threads: Executor
 
-    def model(self, name: str, graph: Graph, observe: Callable[[Body], None]) -> ModelClient: ...
+    def model(
+        self, name: str, graph: Graph, observe: Callable[[Body], None], tab: Tab
+    ) -> ModelClient: ...
 
     def collection(self, name: str) -> CollectionClient: ...
 
@@ -70,6 +73,7 @@ class Task:
         graph: the whole workflow; models are resolved by its names.
         timeout: seconds for a call whose stage sets none.
         streaming: a reader sees tokens as they come, so a call that sent some is not retried.
+        tab: of the stage's attempt.
     """
 
     run: str
@@ -78,6 +82,7 @@ class Task:
     timeout: float
     streaming: bool
     report: Report
+    tab: Tab = field(default_factory=Tab)
 
 
 class Meter:
@@ -124,7 +129,10 @@ class Context:
         self._timeout = timeout
 
     def model(self, name: str) -> ModelClient:
-        return self._task.surroundings.model(name, self._task.graph, self._observe)
+        tab = self._task.tab
+        account = msgspec.structs.replace(tab.account, place=self.stage, tries=self.attempt)
+        own = replace(tab, account=account)
+        return self._task.surroundings.model(name, self._task.graph, self._observe, own)
 
     def collection(self, name: str) -> CollectionClient:
         return self._task.surroundings.collection(name)

@@ -6,12 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjoin.errors import EngineError, TransportError, from_wire
 from adjoin.runtime.host_spawn import connect_or_spawn, host_config
+from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.remote_model import RemoteModel
 from adjoin.runtime.replica_link import ReplicaLink
 from adjoin.runtime.wire import (
@@ -114,13 +116,21 @@ class HostLink:
         await link._host()
         return link
 
-    def model(self, name: str, spec: ModelSpec, *, observe: Callable[[Body], None]) -> ModelClient:
+    def model(
+        self,
+        name: str,
+        spec: ModelSpec,
+        *,
+        observe: Callable[[Body], None],
+        tab: Tab | None = None,
+    ) -> ModelClient:
         """A client for a model. ``observe`` receives ModelLoading, ModelReady and Used.
 
         Nothing is started before the first call.
         """
         wanted = _wanted(name, spec)
-        return RemoteModel(name, lambda: self._replica(wanted, observe), observe)
+        own = replace(tab or Tab(), model=spec.source)
+        return RemoteModel(name, lambda: self._replica(wanted, observe), observe, own)
 
     async def prepare(self, specs: Mapping[str, ModelSpec]) -> None:
         """Have these models, by name, loaded ahead. Does not wait; the call meets a failure."""

@@ -30,6 +30,7 @@ def host_config(settings: Settings) -> HostConfig:
         kv_cache_bytes=int(settings.kv_cache_gb * 2**30),
         load_timeout=settings.load_timeout_s,
         linger=settings.host_linger_s,
+        usage_log_bytes=settings.usage_log_bytes,
         beat=settings.heartbeat_s,
         stall=settings.engine_stall_s,
     )

@@ -27,6 +27,7 @@ from adjoin.runtime.policies.liveness import Deadlines
 from adjoin.runtime.policies.restart import Failures, refusal
 from adjoin.runtime.resolver import Line, Refused, Resolved
 from adjoin.runtime.template import MAX_MESSAGE
+from adjoin.runtime.usage_sweep import Keeper, directory_of
 from adjoin.runtime.wire import Fork, HostConfig, Wanted
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Loads:
         self._replicas: dict[str, Replica] = {}
         self._numbers = count(1)
         self._burials: set[asyncio.Task[None]] = set()
+        self._usage = Keeper(directory_of(Path(config.home)), config.usage_log_bytes)
 
     def get(self, wanted: Wanted) -> Load:
         """The load of this model, begun now if there is none."""
@@ -222,6 +224,7 @@ class Loads:
         watch = asyncio.create_task(Overseer(replica, deadlines).watch())
         await replica.died.wait()
         watch.cancel()
+        await asyncio.to_thread(self._usage.sweep)
         del self._replicas[replica.id]
 
     def _fork(self, spec: LoadSpec, key: bytes) -> Fork:
@@ -234,6 +237,7 @@ class Loads:
             spec=spec,
             socket=str(self._directory / f"replica-{number}.sock"),
             log=str(self._directory / "logs" / log),
+            usage=str(directory_of(Path(self._config.home))),
         )
 
     async def _template(self, engine: str) -> Template:
@@ -257,6 +261,10 @@ def environment(directory: Path, config: HostConfig) -> dict[str, str]:
         | {
             # Replicas are killed, not asked to tidy up: the host removes what they leave.
             "TMPDIR": str(directory / SCRATCH),
+            # Dask has its workers give memory back at every turn. An engine takes the same again
+            # for each step, and would spend a third of a prefill on pages that are new.
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+            "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
             "TOKENIZERS_PARALLELISM": "false",
             # The model store has everything; an engine never fetches.
             "HF_HUB_OFFLINE": "1",

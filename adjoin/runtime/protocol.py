@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from adjoin.dag import ModelSpec
+from adjoin.functions.engines.base import Account
+from adjoin.runtime.policies.budget import Budget
 from adjoin.transport.codec import Encoded
 from adjoin.types import Body, Passage, Usage
 
@@ -65,16 +67,18 @@ Value = Encoded | Ref
 class Open(Message, frozen=True, kw_only=True):
     """Run these stages. ``attempts`` gives the attempt number of each, ``exports`` the stages whose
     results are needed outside, ``readers`` the stages that will read one's result while it is made,
-    ``graph`` the version of a graph that the agent may already know."""
+    ``graph`` the version of a graph that the agent may already know, ``account`` whom the run is
+    counted for, and ``budgets`` what is left for it."""
 
     run: str
-    tenant: str
     graph: str
     attempts: dict[str, int]
     exports: list[str]
     inputs: Encoded
     readers: dict[str, list[str]] = {}
     streaming: bool = False
+    account: Account = Account()
+    budgets: tuple[Budget, ...] = ()
 
 
 class Define(Message, frozen=True, kw_only=True):
@@ -285,6 +289,13 @@ class HostStatus(Message, frozen=True, kw_only=True):
     """Ask the host what it runs."""
 
 
+class FetchUsage(Message, frozen=True, kw_only=True):
+    """What is new in the usage logs of the agent's machine; ``acknowledged`` says, by file, up to
+    which offset they are kept. The reply is the pieces, as msgpack."""
+
+    acknowledged: dict[str, int]
+
+
 class ShutDownHost(Message, frozen=True, kw_only=True):
     """End the host, its templates and its replicas."""
 
@@ -347,6 +358,7 @@ Call = (
     | Drop
     | Prepare
     | HostStatus
+    | FetchUsage
     | ShutDownHost
     | Watch
 )

@@ -21,6 +21,7 @@ from adjoin.functions.engines.base import (
     Scored,
     ScoreRequest,
 )
+from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.replica_link import ReplicaLink
 from adjoin.types import Body, Generation, Message, Sampling, Token, Usage, Used, Vector
 
@@ -41,8 +42,15 @@ class FindReplica(Protocol):
 class RemoteModel:
     """A :class:`adjoin.types.ModelClient`. Each call ends with a :class:`Used`, however it ends."""
 
-    def __init__(self, name: str, find: FindReplica, observe: Callable[[Body], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        find: FindReplica,
+        observe: Callable[[Body], None],
+        tab: Tab | None = None,
+    ) -> None:
         self.name = name
+        self._tab = tab or Tab()
         self._find = find
         self._observe = observe
 
@@ -91,7 +99,7 @@ class RemoteModel:
             schema="" if schema is None else json.dumps(schema),
             tools=[dict(tool) for tool in tools],
         )
-        call = link.begin(request)
+        call = link.begin(self._tab.stamped(request, waited))
         try:
             while isinstance(output := await call.next(), Delta):
                 for token in output.tokens:
@@ -124,7 +132,11 @@ class RemoteModel:
         began = time.perf_counter()
         gate = asyncio.Semaphore(_PIECES)
         usages: list[Usage] = []
-        work = [asyncio.create_task(_ask(link, each, gate, usages)) for each in requests]
+        tab, first = self._tab, waited  # one of them waited for all
+        work = []
+        for each in requests:
+            work.append(asyncio.create_task(_ask(link, each, gate, usages, tab, first)))
+            first = 0.0
         try:
             outputs = await asyncio.gather(*work)
         finally:
@@ -138,6 +150,7 @@ class RemoteModel:
         return answers
 
     def _used(self, usage: Usage, began: float, waited: float) -> None:
+        self._tab.use(usage)
         times = Usage(seconds=time.perf_counter() - began, cold_start_seconds=waited)
         self._observe(Used(model=self.name, usage=usage + times))
 
@@ -147,9 +160,11 @@ async def _ask(
     request: EmbedRequest | ScoreRequest,
     gate: asyncio.Semaphore,
     usages: list[Usage],
+    tab: Tab,
+    waited: float,
 ) -> Output:
     async with gate:
-        call = link.begin(request)
+        call = link.begin(tab.stamped(request, waited))
         try:
             return await call.next()
         finally:

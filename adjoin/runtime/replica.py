@@ -31,6 +31,7 @@ from adjoin.runtime import process
 from adjoin.runtime.openmp import ComputeThreads
 from adjoin.runtime.policies.batching import Limits
 from adjoin.runtime.step_loop import StepLoop, is_out_of_memory
+from adjoin.runtime.usage_log import UsageLog
 from adjoin.runtime.wire import (
     Abort,
     AskStats,
@@ -62,8 +63,11 @@ def main(fork: Fork, link: socket.socket) -> NoReturn:
         began = time.perf_counter()
         engine = _load(fork.spec, fork.log)
         limits = Limits(capacity=min(engine.capacity, fork.spec.sequences or engine.capacity))
-        loop = StepLoop(engine, limits, server.deliver, log=fork.log)
-        server.open(loop, engine, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        tally = UsageLog(Path(fork.usage), engine.capacity)
+        tally.loaded(fork.spec.model, seconds)
+        loop = StepLoop(engine, limits, server.deliver, log=fork.log, tally=tally)
+        server.open(loop, engine, seconds)
         code = _EXIT_ENGINE_LOST
         loop.run(ComputeThreads(fork.spec.threads).look)
     except AdjoinError as error:
@@ -98,6 +102,13 @@ def _load(spec: LoadSpec, log: str) -> Engine:
             where=where,
             hint=f"its log is {log}",
         ) from error
+
+
+def _renamed(output: Output, id: str) -> Output:
+    """With the caller's own id; what it has consumed is told at its end."""
+    if isinstance(output, Delta):
+        return Delta(id=id, tokens=output.tokens)
+    return msgspec.structs.replace(output, id=id)
 
 
 class ReplicaServer:
@@ -221,7 +232,7 @@ class ReplicaServer:
             if found is None:
                 continue  # its agent has gone
             frames, theirs = found
-            batches.setdefault(frames, []).append(msgspec.structs.replace(output, id=theirs))
+            batches.setdefault(frames, []).append(_renamed(output, theirs))
         for frames, batch in batches.items():
             frames.write(Step(outputs=batch, last=last))
 

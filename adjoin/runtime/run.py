@@ -14,7 +14,7 @@ What it guarantees, whatever the order, repetition or loss of facts:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from adjoin import errors
 from adjoin.dag import Graph
@@ -41,6 +41,7 @@ from adjoin.runtime.moves import (
     Stop,
     ValueLost,
 )
+from adjoin.runtime.policies.billing import Billed, StageEnd, billed
 from adjoin.runtime.policies.retry import (
     INFRASTRUCTURE_ATTEMPTS,
     MOST_DEATHS,
@@ -70,13 +71,22 @@ class RunState:
 
     Args:
         streaming: a reader sees tokens as they come, so a stage that sent some is not retried.
+        spend: asked before a retry: whether the workflow may still have one.
     """
 
-    def __init__(self, run: str, graph: Graph, *, streaming: bool = False) -> None:
+    def __init__(
+        self,
+        run: str,
+        graph: Graph,
+        *,
+        streaming: bool = False,
+        spend: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.run = run
         self.ended = False
         self._graph = graph
         self._streaming = streaming
+        self._spend = spend
         self._collecting = False
         self._stages = {stage.id: StageRecord() for stage in graph.stages}
         self._segments: list[SegmentRecord] = []
@@ -123,6 +133,16 @@ class RunState:
             case Stop(error):
                 self._end(error)
         return self._out
+
+    def billed(self, error: AdjoinError | None) -> dict[str, Billed]:
+        """By stage, the attempt that is billed when the run ends with this: see :mod:`.billing`."""
+        seen = {
+            name: StageEnd(
+                stage.attempt, stage.status is Status.DONE, stage.tokens_seen, stage.usage.seconds
+            )
+            for name, stage in self._stages.items()
+        }
+        return billed(seen, error, streaming=self._streaming)
 
     # -- reactions --
 
@@ -185,7 +205,8 @@ class RunState:
         stage = self._stages[name]
         attempts = self._graph.stage(name).policy.attempts
         seen = self._streaming and stage.tokens_seen
-        if not may_retry(error, stage.attempt, attempts, tokens_seen=seen):
+        again = may_retry(error, stage.attempt, attempts, tokens_seen=seen)
+        if not again or not self._spend():
             self._emit(StageFailed(error=errors.to_wire(error)), name, stage.attempt)
             self._end(StageError.of(self.run, name, stage.attempt, error))
             return

@@ -58,6 +58,8 @@ class Samples:
         """The outputs as the callers expect them."""
         joined: list[Output] = []
         for output in outputs:
+            if isinstance(output, Delta) and not output.tokens:
+                continue  # only news of usage
             if (found := self._member_of.get(output.id)) is None:
                 joined.append(output)
             elif isinstance(output, Delta):
@@ -89,7 +91,7 @@ def _single(request: GenerateRequest, choice: int) -> GenerateRequest:
 
 def _delta(delta: Delta, id: str, choice: int) -> Delta:
     tokens = tuple(msgspec.structs.replace(token, choice=choice) for token in delta.tokens)
-    return Delta(id=id, tokens=tokens)
+    return Delta(id=id, tokens=tokens)  # usage is told at the end
 
 
 def _chosen(generation: Generation, choice: int) -> Generation:

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from adjoin import errors
 from adjoin.dag import Graph, Stage
 from adjoin.errors import AdjoinError, EngineError
 from adjoin.runtime.execution import Meter, Surroundings, Task, let_go, run_stage
+from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.protocol import (
     Closed,
     Done,
@@ -81,6 +83,7 @@ class SegmentRun:
         attempts: the attempt number of each stage to run.
         exports: stages whose results are needed outside of this segment.
         readers: stages, here and elsewhere, that will read one's result while it is made.
+        tab: whom it is counted for, and what it may use.
         began: when it was opened, by ``time.perf_counter``; now when None.
     """
 
@@ -98,11 +101,13 @@ class SegmentRun:
         readers: Mapping[str, Sequence[str]] | None = None,
         streaming: bool = False,
         began: float | None = None,
+        tab: Tab | None = None,
     ) -> None:
         self.run = run
         self.graph = graph
         self.world = world
         self._send = send
+        self._tab = tab or Tab()
         self._began = began if began is not None else time.perf_counter()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -361,6 +366,9 @@ class SegmentRun:
                 Happened(stage=stage, attempt=attempt, place=place, tries=tries, body=body, at=at)
             )
 
+        account = msgspec.structs.replace(
+            self._tab.account, run=self.run, stage=stage, attempt=attempt
+        )
         return Task(
             run=self.run,
             graph=self.graph,
@@ -368,6 +376,7 @@ class SegmentRun:
             timeout=self._limits.stage_timeout_s,
             streaming=self._streaming,
             report=report,
+            tab=replace(self._tab, account=account),
         )
 
     def _export(self, stage: Stage, result: Any) -> Value:

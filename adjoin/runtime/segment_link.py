@@ -98,13 +98,14 @@ class SegmentLink:
         run, command = self._run, self._command
         message = p.Open(
             run=run.id,
-            tenant="default",
             graph=run.graph.version,
             attempts=dict(command.attempts),
             exports=list(command.exports),
             inputs=run.encoded,
             readers={stage: list(readers) for stage, readers in command.readers.items()},
             streaming=run.streaming,
+            account=run.account,
+            budgets=run.purse.left(),
         )
         return await run.driver.cluster.open_segment(command.worker, message)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from adjoin.errors import AdjoinError, EngineError, wrap
+from adjoin.errors import AdjoinError, EngineError, QuotaExceeded, wrap
 from adjoin.functions.engines.base import (
     Delta,
     Engine,
@@ -26,7 +26,9 @@ from adjoin.runtime.policies.batching import (
     shared_prompt,
     weight,
 )
+from adjoin.runtime.policies.budget import Pools
 from adjoin.runtime.samples import Samples
+from adjoin.types import Usage
 
 #: Steps that say how long the next may take.
 _REMEMBERED = 64
@@ -38,11 +40,47 @@ class Deliver(Protocol):
         ...
 
 
+class Tally(Protocol):
+    """Where what requests consume is written down: :class:`~adjoin.runtime.usage_log.UsageLog`."""
+
+    def begin(self, request: Request) -> None:
+        """It is about to enter the engine; an :class:`AdjoinError` keeps it out."""
+        ...
+
+    def withdraw(self, id: str) -> None:
+        """The engine did not take it."""
+        ...
+
+    def settle(self, seconds: float, outputs: Sequence[Output]) -> None:
+        """What a step of so many seconds made; called before it is delivered."""
+        ...
+
+
+class Untold:
+    """A tally that forgets."""
+
+    def begin(self, request: Request) -> None: ...
+
+    def withdraw(self, id: str) -> None: ...
+
+    def settle(self, seconds: float, outputs: Sequence[Output]) -> None: ...
+
+
 class StepLoop:
     """Drives an engine. :meth:`submit`, :meth:`abort` and the counters are for any thread."""
 
-    def __init__(self, engine: Engine, limits: Limits, deliver: Deliver, *, log: str = "") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        deliver: Deliver,
+        *,
+        log: str = "",
+        tally: Tally | None = None,
+    ) -> None:
         self._engine = engine
+        self._tally = tally or Untold()
+        self._pools = Pools()
         self._limits = limits
         self._deliver = deliver
         self._log = log
@@ -101,18 +139,22 @@ class StepLoop:
             after_turn()
 
     def turn(self) -> None:
-        """One round: wait for work if there is none, take in what came, advance the engine."""
+        """One round: wait for work if there is none, take in what came, advance the engine, write
+        down what that consumed, and only then deliver."""
         if not self._running and not self._waiting:
             self._arrived.wait()
         self._arrived.clear()
         self._began = time.monotonic()
         outputs = self._take_in()
         outputs += self._admit()
+        began = time.perf_counter()
         if self._running:
             try:
                 outputs += self._engine.step()
             except Exception as error:
                 raise self._lost(error, outputs) from error
+        outputs = self._hold_to_budgets(outputs)
+        self._tally.settle(time.perf_counter() - began, outputs)
         self._settle(outputs)
         if joined := self._samples.join(outputs):
             self._deliver(joined)
@@ -164,7 +206,7 @@ class StepLoop:
             request, entry = queue[at]
             del self._waiting[request.id]
             try:
-                self._engine.add(request)
+                self._enter(request)
             except AdjoinError as error:
                 outputs.append(Failed.of(request.id, error))
             else:
@@ -172,11 +214,36 @@ class StepLoop:
                 self._silent.add(request.id)
         return outputs
 
+    def _enter(self, request: Request) -> None:
+        if refused := self._pools.enter(request.id, request.allowances):
+            raise refused
+        try:
+            self._tally.begin(request)
+            try:
+                self._engine.add(request)
+            except AdjoinError:
+                self._tally.withdraw(request.id)
+                raise
+        except AdjoinError:
+            self._pools.leave(request.id, Usage())
+            raise
+
+    def _hold_to_budgets(self, outputs: list[Output]) -> list[Output]:
+        """Stop what has used up a budget; what has ended in this very step has ended well."""
+        over: dict[str, QuotaExceeded] = {}
+        if self._pools.busy:
+            over = self._pools.draw({output.id: output.usage for output in outputs})
+            ended = {output.id for output in outputs if not isinstance(output, Delta)}
+            stopped = self._engine.abort([id for id in over if id not in ended])
+            outputs += [Failed.of(output.id, over[output.id], output.usage) for output in stopped]
+        return outputs
+
     def _settle(self, outputs: list[Output]) -> None:
         for output in outputs:
             self._silent.discard(output.id)
             if not isinstance(output, Delta):
                 self._running.pop(output.id, None)
+                self._pools.leave(output.id, output.usage)
 
     def _lost(self, error: Exception, outputs: list[Output]) -> EngineError:
         """Tell everyone; the process ends next, since nothing in the engine can be trusted."""
@@ -185,6 +252,7 @@ class StepLoop:
         coming = [item.id for item in self._inbox if not isinstance(item, str)]
         known = (*self._running, *self._waiting, *coming)
         outputs += [Failed.of(id, lost) for id in known if id not in told]
+        self._tally.settle(0.0, outputs)
         self._deliver(self._samples.join(outputs), last=True)
         return lost
 

@@ -34,6 +34,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int
     load_timeout: float
     linger: float
+    usage_log_bytes: int = 256_000_000
     beat: float = 0.5
     stall: float = 30.0
 
@@ -122,12 +123,16 @@ HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
-    """Fork a replica. The replica's end of its connection to the host comes with the message."""
+    """Fork a replica. The replica's end of its connection to the host comes with the message.
+
+    ``usage`` is the directory of usage logs.
+    """
 
     replica: str
     spec: LoadSpec
     socket: str
     log: str
+    usage: str
 
 
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):

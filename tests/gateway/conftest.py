@@ -14,10 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from adjoin import Settings
+from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway import create_app
 from adjoin.runtime.gateway.keys import SCOPES, KeyStore
 from adjoin.runtime.gateway.server import uvicorn_config
-from adjoin.runtime.gateway.state import open_state, state_path
+from adjoin.settings import TenantBounds
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def gateway_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         body_timeout_s=1.0,
         send_timeout_s=1.0,
         tenant_runs=8,
+        tenants={
+            "few-requests": TenantBounds(requests_per_minute=5),
+            "few-tokens": TenantBounds(tokens_per_minute=100),
+            "one-run": TenantBounds(runs=1),
+        },
         kept_runs=50,
         drain_timeout_s=2,
     )
@@ -67,7 +73,7 @@ def served(gateway_settings: Settings) -> Iterator[Served]:
     app.state.service.on_started = started.set
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    keys = KeyStore(open_state(state_path(gateway_settings)))
+    keys = KeyStore(open_file(state_path(gateway_settings)))
     known: dict[tuple[str, ...], str] = {}
 
     def key(tenant: str = "default", *scopes: str) -> str:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text as sql
 from texts import text
 
 from adjoin import Settings
 from adjoin.dag import Graph
 from adjoin.errors import NotFound, QuotaExceeded, StateError
 from adjoin.loading import load_text
+from adjoin.runtime.database import open_file
 from adjoin.runtime.gateway.deployments import Deployments
-from adjoin.runtime.gateway.state import SavedWorkflows, open_state
+from adjoin.runtime.gateway.lanes import Lanes
+from adjoin.runtime.gateway.state import SavedWorkflows
 from adjoin.runtime.gateway.tenancy import belonging, shown_name, stored_name
 from adjoin.runtime.policies.admission import Limits
 
 SETTINGS = Settings(allowed_modules=("gateway_flows",), max_workflows=2, serve_queue=7)
+
+LANES = Lanes(SETTINGS, lambda: None)
 
 
 def graph(name: str, function: str = "shout", serve: str = "") -> Graph:
@@ -25,12 +30,12 @@ def graph(name: str, function: str = "shout", serve: str = "") -> Graph:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> SavedWorkflows:
-    return SavedWorkflows(open_state(tmp_path / "state.db"))
+    return SavedWorkflows(open_file(tmp_path / "state.db"))
 
 
 @pytest.fixture
 def deployments(saved: SavedWorkflows) -> Deployments:
-    return Deployments(SETTINGS, saved)
+    return Deployments(SETTINGS, saved, LANES)
 
 
 def test_a_new_version_shares_the_queue_and_the_old_one_stays_until_its_runs_end(
@@ -40,7 +45,7 @@ def test_a_new_version_shares_the_queue_and_the_old_one_stays_until_its_runs_end
     deployments.entered(old)
     new, changed = deployments.deploy("acme", graph("flow", "same"))
     assert changed and new.gate is old.gate
-    assert new.gate.limits == Limits(SETTINGS.serve_concurrency, 7)
+    assert new.gate.limits == Limits(SETTINGS.serve_concurrency, 7, patience=1.0)
     assert deployments.of("acme") == [new, old]
     deployments.left(old)
     assert deployments.of("acme") == [new]
@@ -65,7 +70,7 @@ def test_what_is_saved_is_what_was_deployed_last(
     deployments.deploy("acme", graph("flow", "same"), "other")
     (kept,) = saved.all()
     assert (kept.text, kept.revision) == ("other", 2)
-    again = Deployments(SETTINGS, saved)
+    again = Deployments(SETTINGS, saved, LANES)
     again.restore(kept, graph("flow", "same"))
     assert again.find("acme", "flow").revision == 2
     deployments.delete("acme", "flow")
@@ -78,7 +83,7 @@ def test_a_state_that_cannot_be_written_changes_nothing(
     deployments: Deployments, saved: SavedWorkflows
 ) -> None:
     old, _ = deployments.deploy("acme", graph("flow"))
-    saved._db.execute("DROP TABLE deployments")
+    saved._database.write_now(sql("DROP TABLE deployments"))
     with pytest.raises(StateError):
         deployments.deploy("acme", graph("flow", "same"), "text")
     assert deployments.find("acme", "flow") is old

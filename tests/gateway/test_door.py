@@ -48,7 +48,10 @@ async def knock(
     **options: Any,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """One request; the body comes in these chunks, and then never ends if so wished."""
-    find = {"good": KEY}.get
+
+    async def find(text: str) -> Key | None:
+        return KEY if text == "good" else None
+
     door = Door(app, settings=SETTINGS, find=find, **options)
     named = dict(headers)
     named.setdefault(b"host", b"localhost:8000")

@@ -21,7 +21,7 @@ async def test_runs_start_in_their_order() -> None:
     assert full.value.details["retry_after"] == 3.0
     gate.leave(first, 2.0)
     assert second.done() and not third.done()
-    assert gate.load == Load(running=1, waiting=1, seconds=2.0)
+    assert gate.load == Load(running=1, waiting=1, seconds=2.0, cost=0.0, quickest=2.0)
 
 
 async def test_whoever_leaves_the_queue_takes_nobodys_place() -> None:

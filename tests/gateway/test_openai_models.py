@@ -12,8 +12,8 @@ import pytest
 from serving import Process
 
 from adjoin import Settings
+from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway.keys import KeyStore
-from adjoin.runtime.gateway.state import open_state, state_path
 
 pytestmark = [pytest.mark.models, pytest.mark.usefixtures("fresh_home")]
 
@@ -40,7 +40,7 @@ WEATHER: Any = {
 @pytest.fixture
 def ai() -> Iterator[openai.OpenAI]:
     settings = Settings.load()
-    _, key = KeyStore(open_state(state_path(settings))).create("default", ["invoke"])
+    _, key = KeyStore(open_file(state_path(settings))).create("default", ["invoke"])
     with (
         Process(settings.home) as service,
         openai.OpenAI(base_url=f"{service.url}/v1", api_key=key, timeout=300) as client,

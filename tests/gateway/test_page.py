@@ -19,8 +19,8 @@ import pytest
 from serving import Process
 from texts import ASK, ENDLESS, text
 
+from adjoin.runtime.database import open_file
 from adjoin.runtime.gateway.keys import SCOPES, KeyStore
-from adjoin.runtime.gateway.state import open_state
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -46,7 +46,7 @@ MARKUP = ENDLESS.replace("endless", "markup").replace(
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address of a service with workflows and a collection, and a key for it."""
     home = tmp_path_factory.mktemp("page-home")
-    keys = KeyStore(open_state(home / "gateway" / "state.db"))
+    keys = KeyStore(open_file(home / "gateway" / "state.db"))
     key = keys.create("default", SCOPES[:-1])[1]
     options = ("--set", 'allowed_modules=["gateway_flows"]', "--set", 'allowed_models=["fake:"]')
     with Process(home, *options) as process:

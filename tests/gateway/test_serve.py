@@ -15,8 +15,8 @@ import pytest
 from serving import Process
 from texts import text
 
+from adjoin.runtime.database import open_file
 from adjoin.runtime.gateway.keys import SCOPES, KeyStore
-from adjoin.runtime.gateway.state import open_state
 
 OPTIONS = ("--set", 'allowed_modules=["gateway_flows"]')
 INVOKE = "/api/v1/workflows/loaded/invoke"
@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def key(home: Path) -> str:
-    keys = KeyStore(open_state(home / "gateway" / "state.db"))
+    keys = KeyStore(open_file(home / "gateway" / "state.db"))
     return keys.create("default", SCOPES[:-1])[1]
 
 

@@ -31,7 +31,9 @@ class TemplateOfOneThatIsOver:
 
 async def test_one_that_is_over_before_it_is_looked_at_still_says_why(tmp_path: Path) -> None:
     spec = LoadSpec(model="m", engine="fake")
-    replica = Replica(Fork(replica="r", spec=spec, socket=str(tmp_path / "s"), log="log"))
+    replica = Replica(
+        Fork(replica="r", spec=spec, socket=str(tmp_path / "s"), log="log", usage=str(tmp_path))
+    )
     loaded = await replica.start(TemplateOfOneThatIsOver())  # type: ignore[arg-type]
     with pytest.raises(InputError, match="did you mean 'dimension'"):
         await asyncio.wait_for(loaded, 10)

@@ -46,6 +46,60 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int = 1 << 30
 
 
+class Account(msgspec.Struct, frozen=True, array_like=True):
+    """Whom the tokens of a request are counted for.
+
+    Attributes:
+        tenant, workflow, version: whose run it is, and of what; empty where nobody said.
+        run: empty for what is no part of a run, such as a search.
+        stage: of the workflow itself; ``attempt`` counts its dispatches, across workers.
+        place: the stage, or a call below it such as ``solve[3]``; ``tries`` counts that call's.
+        model: as the workflow names it.
+        waited: seconds that this call waited for its replica to be loaded.
+    """
+
+    tenant: str = ""
+    workflow: str = ""
+    version: str = ""
+    run: str = ""
+    stage: str = ""
+    attempt: int = 0
+    place: str = ""
+    tries: int = 0
+    model: str = ""
+    waited: float = 0.0
+
+
+class Rate(msgspec.Struct, frozen=True, array_like=True):
+    """What a token of each kind takes of a budget; ``prompt`` is of those that were not cached."""
+
+    prompt: float = 1.0
+    cached: float = 1.0
+    generated: float = 1.0
+    embedded: float = 1.0
+
+    def of(self, usage: Usage) -> float:
+        """What this usage comes to."""
+        return (
+            (usage.prompt - usage.cached) * self.prompt
+            + usage.cached * self.cached
+            + usage.generated * self.generated
+            + usage.embedded * self.embedded
+        )
+
+
+class Allowance(msgspec.Struct, frozen=True, array_like=True):
+    """What was left of a budget when a request was sent.
+
+    Requests in one replica whose ``key`` is the same draw on it together; ``name`` is for messages.
+    """
+
+    key: str
+    name: str
+    left: float
+    rate: Rate = Rate()
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """``raw`` sends a string untouched, else it is one user turn of the model's chat template.
 
@@ -60,11 +114,15 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     salt: str = ""
     schema: str = ""
     tools: list[dict[str, Any]] = []
+    account: Account = Account()
+    allowances: tuple[Allowance, ...] = ()
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     texts: list[str]
+    account: Account = Account()
+    allowances: tuple[Allowance, ...] = ()
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -73,16 +131,22 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     id: str
     query: str
     texts: list[str]
+    account: Account = Account()
+    allowances: tuple[Allowance, ...] = ()
 
 
 Request: TypeAlias = GenerateRequest | EmbedRequest | ScoreRequest
 
 
-class Delta(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What a step added to a generation."""
+class Delta(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """What a step added to a request; ``usage`` is all that this one has consumed so far.
+
+    Of work without tokens to show, such as part of a batch of texts, it has none.
+    """
 
     id: str
-    tokens: tuple[Token, ...]
+    tokens: tuple[Token, ...] = ()
+    usage: Usage = Usage()
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True, tag=True):

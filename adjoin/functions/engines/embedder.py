@@ -11,6 +11,7 @@ import numpy as np
 
 from adjoin.errors import EngineError, InputError, ModelError
 from adjoin.functions.engines.base import (
+    Delta,
     Embedded,
     EmbedRequest,
     EngineStats,
@@ -70,7 +71,7 @@ class _Running(msgspec.Struct):
     first is the query's."""
 
     rows: list[Vector | None]
-    tokens: int
+    embedded: int = 0
     scored: bool = False
 
     @property
@@ -111,14 +112,14 @@ class Embedder:
         if not texts:
             raise InputError("no texts")
         counts = self._count(texts)
-        self._running[id] = _Running([None] * len(counts), sum(counts), scored)
+        self._running[id] = _Running([None] * len(counts), scored=scored)
         for row, (text, tokens) in enumerate(zip(texts, counts, strict=True)):
             self._waiting.append(_Text(id, row, text, tokens, scored))
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
-        known = [id for id in ids if self._running.pop(id, None) is not None]
-        self._waiting = deque(text for text in self._waiting if text.request not in known)
-        return [Finished(id=id) for id in known]
+        gone = {id: running for id in ids if (running := self._running.pop(id, None)) is not None}
+        self._waiting = deque(text for text in self._waiting if text.request not in gone)
+        return [Finished(id=id, usage=Usage(embedded=each.embedded)) for id, each in gone.items()]
 
     def step(self) -> list[Output]:
         texts = self._take()
@@ -127,8 +128,11 @@ class Embedder:
             alike = [text for text in texts if text.apart == apart]
             for batch in batches(alike, self._batch_tokens):
                 for text, vector in zip(batch, self._encode(batch, apart=apart), strict=True):
-                    self._running[text.request].rows[text.row] = vector
-        return [self._finish(id) for id in touched if self._running[id].whole]
+                    running = self._running[text.request]
+                    running.rows[text.row] = vector
+                    running.embedded += text.tokens
+        self._embedded += sum(text.tokens for text in texts)
+        return [self._told(id) for id in touched]
 
     def interrupt(self) -> None:
         """A step never waits."""
@@ -169,11 +173,16 @@ class Embedder:
             return [each.float().cpu().numpy() for each in vectors]
         return list(np.asarray(vectors, dtype=np.float32))
 
+    def _told(self, id: str) -> Output:
+        running = self._running[id]
+        if running.whole:
+            return self._finish(id)
+        return Delta(id=id, usage=Usage(embedded=running.embedded))
+
     def _finish(self, id: str) -> Output:
         running = self._running.pop(id)
         rows = [row for row in running.rows if row is not None]
-        self._embedded += running.tokens
-        usage = Usage(embedded=running.tokens)
+        usage = Usage(embedded=running.embedded)
         if not all(np.isfinite(row).all() for row in rows):
             return Failed.of(id, EngineError("the model made vectors that are not numbers"), usage)
         if running.scored:

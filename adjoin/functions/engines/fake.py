@@ -185,6 +185,7 @@ class FakeEngine:
         outputs: list[Output] = []
         for id in ids:
             if running := self._generating.pop(id, None):
+                self._totals += running.usage
                 outputs.append(running.finished(id))
             elif self._embedding.pop(id, None):
                 outputs.append(Finished(id=id))
@@ -258,7 +259,9 @@ class FakeEngine:
             if sample.due <= now
             for token in self._say(sample, now)
         ]
-        outputs: list[Output] = [Delta(id=id, tokens=tuple(tokens))] if tokens else []
+        outputs: list[Output] = []
+        if tokens:
+            outputs.append(Delta(id=id, tokens=tuple(tokens), usage=running.usage))
         if all(sample.ended for sample in running.samples):
             del self._generating[id]
             self._totals += running.usage

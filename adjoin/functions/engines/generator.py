@@ -146,7 +146,7 @@ class Generator:
         for id, running in list(self._running.items()):
             saying = [sample for sample in running.samples if not sample.reason]
             tokens = tuple(token for sample in saying for token in self._advance(sample))
-            outputs.append(Delta(id=id, tokens=tokens))
+            outputs.append(Delta(id=id, tokens=tokens, usage=running.usage))
             if all(sample.reason for sample in running.samples):
                 outputs.append(self._finish(id))
         return outputs

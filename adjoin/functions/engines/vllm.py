@@ -295,7 +295,7 @@ class VllmEngine:
             tokens = tuple(
                 token for sample in result.outputs for token in _advance(running, sample)
             )
-            outputs.append(Delta(id=result.request_id, tokens=tokens))
+            outputs.append(Delta(id=result.request_id, tokens=tokens, usage=running.usage))
             if result.finished:
                 outputs.append(self._end(result.request_id, running))
         return outputs

@@ -33,6 +33,15 @@ class Principal(msgspec.Struct, frozen=True):
     def tenant(self) -> str:
         return self.key.tenant
 
+    def must(self, scope: str) -> None:
+        """Raise :class:`AuthError` when the key lacks a scope."""
+        if not self.key.allows(scope):
+            raise AuthError(
+                f"this key may not do that: it lacks the scope {scope!r}",
+                hint="make one that has it: adjoin keys create --scope",
+                forbidden=True,
+            )
+
 
 class Requires:
     """A dependency: the caller's key has a scope, else 403. Gives the :class:`Principal`."""
@@ -41,14 +50,9 @@ class Requires:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[object, Depends(_bearer)]) -> Principal:
-        key: Key = request.scope["adjoin.key"]
-        if not key.allows(self.scope):
-            raise AuthError(
-                f"this key may not do that: it lacks the scope {self.scope!r}",
-                hint="make one that has it: adjoin keys create --scope",
-                forbidden=True,
-            )
-        return Principal(key)
+        caller = Principal(request.scope["adjoin.key"])
+        caller.must(self.scope)
+        return caller
 
 
 Invoker = Annotated[Principal, Depends(Requires("invoke"))]

@@ -13,6 +13,7 @@ from adjoin import __version__
 from adjoin.runtime.gateway import problems
 from adjoin.runtime.gateway.access import check_routes
 from adjoin.runtime.gateway.door import Door
+from adjoin.runtime.gateway.quotas import RATE_HEADERS
 from adjoin.runtime.gateway.routes import ROUTERS
 from adjoin.runtime.gateway.service import Service
 from adjoin.settings import Settings
@@ -37,7 +38,7 @@ def create_app(
 
     Raises:
         InputError: the settings are refused.
-        StateError: the state file cannot be opened.
+        StateError: the service's state cannot be opened, or is damaged.
     """
     settings = settings or Settings.load()
     service = Service(settings)
@@ -75,7 +76,8 @@ def _guard(app: FastAPI, service: Service, *, dev: bool) -> None:
         return Door(
             inner,
             settings=service.settings,
-            find=service.keys.find,
+            find=service.keys.look_up,
+            quotas=service.quotas,
             dev=dev,
             draining=lambda: service.leaving,
         )
@@ -87,6 +89,6 @@ def _guard(app: FastAPI, service: Service, *, dev: bool) -> None:
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Prefer"],
-            expose_headers=["X-Run-Id", "Location", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "Prefer", "Priority"],
+            expose_headers=["X-Run-Id", "Location", "Retry-After", *RATE_HEADERS],
         )

@@ -13,12 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from adjoin.errors import AdjoinError, StageError
 from adjoin.runtime.gateway import problems
+from adjoin.runtime.gateway.asks import Ask
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.openai.form import Form, Source
 from adjoin.runtime.gateway.openai.transcript import Transcript, error_events
 from adjoin.runtime.gateway.records import RunRecord
-from adjoin.runtime.gateway.runs import Runs
+from adjoin.runtime.gateway.service import Service
 from adjoin.runtime.gateway.sse import HEARTBEAT, HEARTBEAT_S
 from adjoin.types import Event, RunCompleted, Token, Tokens
 
@@ -31,9 +32,10 @@ class Asked:
     inputs: Mapping[str, Any]
     form: Form
     source: Source
+    ask: Ask
 
 
-async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
+async def respond(request: Request, service: Service, asked: Asked) -> Response:
     """Run it and answer. A client that leaves ends the run.
 
     A stream begins with the first token, so that what fails before has its status.
@@ -43,7 +45,8 @@ async def respond(request: Request, runs: Runs, asked: Asked) -> Response:
     """
     form = asked.form
     follows = form.stream or form.logprobs
-    record = runs.start(asked.deployment, asked.inputs, streaming=follows)
+    ask = await service.accounts.funded(asked.ask, asked.deployment.tenant)
+    record = service.runs.start(asked.deployment, asked.inputs, streaming=follows, ask=ask)
     transcript = Transcript(form, record.id, record.created)
     reading = _Reading(record, asked, transcript)
 

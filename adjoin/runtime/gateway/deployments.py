@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from adjoin.dag import Graph
 from adjoin.errors import NotFound, QuotaExceeded
 from adjoin.runtime.gateway.gate import Gate
+from adjoin.runtime.gateway.lanes import Lanes
 from adjoin.runtime.gateway.state import Saved, SavedWorkflows
 from adjoin.runtime.gateway.tenancy import belonging
 from adjoin.runtime.policies.admission import Limits
@@ -43,8 +44,9 @@ class Deployment:
 class Deployments:
     """The workflows of all tenants."""
 
-    def __init__(self, settings: Settings, saved: SavedWorkflows) -> None:
+    def __init__(self, settings: Settings, saved: SavedWorkflows, lanes: Lanes) -> None:
         self._settings = settings
+        self._lanes = lanes
         self._saved = saved
         self._current: dict[tuple[str, str], Deployment] = {}
         self._draining: set[Deployment] = set()
@@ -74,6 +76,7 @@ class Deployments:
         )
         self._save(new, text)
         self._current[tenant, graph.name] = new
+        new.gate.lane = self._lanes.of(new.runnable)
         new.gate.resize(limits)
         if old is not None:
             self._retire(old)
@@ -143,4 +146,6 @@ class Deployments:
         return Limits(
             concurrency=serve.concurrency or self._settings.serve_concurrency,
             queue=self._settings.serve_queue if serve.queue is None else serve.queue,
+            # Who says how many may wait wants them to.
+            patience=(self._settings.serve_patience or None) if serve.queue is None else None,
         )

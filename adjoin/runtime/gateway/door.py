@@ -8,7 +8,7 @@ take. What an ASGI server does not pass on (headers that never end, a client tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +16,7 @@ from adjoin.errors import AdjoinError, AuthError, Overloaded
 from adjoin.runtime.gateway.access import DEVELOPER, PUBLIC
 from adjoin.runtime.gateway.keys import PREFIX, Key
 from adjoin.runtime.gateway.problems import Refused, respond
+from adjoin.runtime.gateway.quotas import Quotas
 from adjoin.settings import Settings
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -30,7 +31,7 @@ _UPLOAD = "/files"
 #: Around a file in a form.
 _FORM_BYTES = 65_536
 
-Find = Callable[[str], Key | None]
+Find = Callable[[str], Awaitable[Key | None]]
 
 
 class Door:
@@ -39,6 +40,7 @@ class Door:
     Args:
         find: the key of a text.
         dev: callers on this machine need no key.
+        quotas: counts the requests of tenants; None counts none.
         draining: whether the service is ending; then connections are closed after their answer.
     """
 
@@ -48,12 +50,14 @@ class Door:
         *,
         settings: Settings,
         find: Find,
+        quotas: Quotas | None = None,
         dev: bool = False,
         draining: Callable[[], bool] = bool,
     ) -> None:
         self._app = app
         self._settings = settings
         self._find = find
+        self._quotas = quotas
         self._dev = dev
         self._draining = draining
         self._hosts = _LOOPBACK | {host.lower() for host in settings.allowed_hosts}
@@ -70,15 +74,15 @@ class Door:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *_SAFE]
+                headers = [*message.get("headers", ()), *_SAFE, *self._left(scope)]
                 if self._draining() or not body.ended:
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}
             await send(message)
 
         try:
-            self._check(scope)
             body.check_length()
+            await self._check(scope)
             await self._app(scope, body.receive, answer)
         except (Refused, AdjoinError) as error:
             await respond(error, scope["path"])(scope, receive, answer)
@@ -87,7 +91,7 @@ class Door:
 
     # -- who --
 
-    def _check(self, scope: Scope) -> None:
+    async def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         path = scope["path"]
         host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -95,7 +99,13 @@ class Door:
             self._check_host(host)
             self._check_origin(headers, host)
         if path not in PUBLIC:
-            scope["adjoin.key"] = self._key(scope, headers)
+            scope["adjoin.key"] = key = await self._key(scope, headers)
+            if self._quotas is not None:
+                self._quotas.request(key.tenant)
+
+    def _left(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        key: Key | None = scope.get("adjoin.key")
+        return [] if key is None or self._quotas is None else self._quotas.headers(key.tenant)
 
     def _check_host(self, host: str) -> None:
         """A page that makes its own name resolve to this machine (DNS rebinding) is turned away."""
@@ -109,10 +119,10 @@ class Door:
         if origin.partition("://")[2] != host:
             raise Refused(403, "pages of this origin may not call", "add it to allowed_origins")
 
-    def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
+    async def _key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Key:
         scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else ""
-        if text and (key := self._find(text)) is not None:
+        if text and (key := await self._find(text)) is not None:
             return key
         # Clients of OpenAI's API insist on sending some key; one of ours that is void is a mistake.
         if self._dev and _is_here(scope) and not text.startswith(PREFIX):

@@ -1,75 +1,130 @@
-"""The queue of one workflow: :mod:`adjoin.runtime.policies.admission` decides, this waits."""
+"""The queue of one workflow: :mod:`adjoin.runtime.policies` decides, this waits."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from adjoin.errors import DeadlineExceeded, Overloaded
-from adjoin.runtime.policies.admission import Limits, Load, admit, learned
+from adjoin.runtime.gateway.lanes import Lane
+from adjoin.runtime.policies.admission import Crowd, Limits, Load, admit, expected_wait
+from adjoin.runtime.policies.fair_share import Claim, Waiting
+
+_ids = itertools.count()
+_ONE = Claim()
+
+
+@dataclass
+class _Place:
+    """Of one run: where it waits or runs, and as what."""
+
+    lane: Lane
+    run: Waiting
 
 
 class Gate:
-    """Lets runs of a workflow start in the order in which they came, so many at once.
+    """Lets runs of a workflow start, so many at once: in the order in which they came, and where
+    they need a model that others use too, by fair shares between the tenants.
 
     Everything happens on one loop, and taking a place never waits: between looking at the counts
     and changing them nobody else can come.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, lane: Lane | None = None) -> None:
         self.limits = limits
         self.load = Load()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        #: Where runs that come from now on wait.
+        self.lane = Lane() if lane is None else lane
+        self._id = next(_ids)
+        self._places: dict[asyncio.Future[None], _Place] = {}
 
-    def enter(self, patience: float | None = None) -> asyncio.Future[None]:
+    def enter(
+        self, timeout: float | None = None, claim: Claim = _ONE, *, attended: bool = True
+    ) -> asyncio.Future[None]:
         """Take a place. The future resolves when the run may start; whoever does not want its turn
         any more says so with :meth:`leave`.
 
+        Args:
+            timeout: how many seconds the run has in all.
+            attended: whether somebody waits for it.
+
         Raises:
-            Overloaded: the queue is full, or the run could not start within ``patience`` seconds.
+            Overloaded: the queue is full, or the run would start too late.
         """
-        decided = admit(self.load, self.limits, patience)
-        if decided.verdict == "refuse":
-            raise Overloaded(
-                f"{self.load.running} runs of this workflow are running and "
-                f"{self.load.waiting} are waiting",
-                hint="try again when Retry-After says",
-                retry_after=decided.wait,
-            )
+        lane = self.lane
+        crowd = lane.crowd(claim)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if decided.verdict == "start":
-            self.load = replace(self.load, running=self.load.running + 1)
-            turn.set_result(None)
-        else:
-            self.load = replace(self.load, waiting=self.load.waiting + 1)
-            self._waiting.append(turn)
+        before = self.load
+        self.load = replace(before, waiting=before.waiting + 1)
+        run = lane.arrive(self._id, claim, lambda run: self._start(turn, run), self._has_room)
+        self._places[turn] = _Place(lane, run)
+        lane.call_next()
+        if turn.done():
+            return turn
+        decided = admit(before, self.limits, timeout, crowd=crowd, attended=attended)
+        if decided.verdict == "refuse":
+            self.leave(turn)
+            raise _overloaded(before, crowd, decided.wait)
         return turn
 
-    def leave(self, turn: asyncio.Future[None], seconds: float | None = None) -> None:
-        """Give the place back; ``seconds`` is how long the run took, if it ran to its end."""
+    def check_queue(self) -> None:
+        """Raises :class:`Overloaded` when one more run could neither start nor wait."""
+        load = self.load
+        if load.running >= self.limits.concurrency and load.waiting >= self.limits.queue:
+            raise _overloaded(load, None, expected_wait(load, self.limits))
+
+    def leave(
+        self, turn: asyncio.Future[None], seconds: float | None = None, cost: float = 0.0
+    ) -> None:
+        """Give the place back.
+
+        Args:
+            seconds: how long the run took, if it ran to its end.
+            cost: what it took in all, in the lane's measure.
+        """
+        place = self._places.pop(turn)
         if not turn.done():
-            self._waiting.remove(turn)
+            place.lane.leave(place.run)
             turn.cancel()
             self.load = replace(self.load, waiting=self.load.waiting - 1)
+            place.lane.call_next()  # who stood behind it may fit where it did not
             return
-        mean = self.load.seconds if seconds is None else learned(self.load.seconds, seconds)
-        self.load = replace(self.load, running=self.load.running - 1, seconds=mean)
-        self._call_next()
+        place.lane.ended(place.run, seconds, cost)
+        load = self.load if seconds is None else self.load.after(seconds, cost)
+        self.load = replace(load, running=load.running - 1)
+        self._call_next(place.lane)
 
     def resize(self, limits: Limits) -> None:
         """New limits; runs that are there already stay."""
         self.limits = limits
-        self._call_next()
+        self._call_next(self.lane)
 
-    def _call_next(self) -> None:
-        while self._waiting and self.load.running < self.limits.concurrency:
-            self._waiting.popleft().set_result(None)
-            load = self.load
-            self.load = replace(load, running=load.running + 1, waiting=load.waiting - 1)
+    def _has_room(self) -> bool:
+        return self.load.running < self.limits.concurrency
+
+    def _start(self, turn: asyncio.Future[None], run: Waiting) -> None:
+        load = self.load
+        self.load = replace(load, running=load.running + 1, waiting=load.waiting - 1)
+        self._places[turn].run = run
+        turn.set_result(None)
+
+    def _call_next(self, lane: Lane) -> None:
+        lane.call_next()
+        if self.lane is not lane:
+            self.lane.call_next()
+
+
+def _overloaded(load: Load, crowd: Crowd | None, wait: float) -> Overloaded:
+    others = "" if crowd is None else f", and about {crowd.runs:.0f} of this model are before it"
+    return Overloaded(
+        f"{load.running} runs of this workflow are running and {load.waiting} are waiting{others}",
+        hint="try again when Retry-After says",
+        retry_after=wait,
+    )
 
 
 @asynccontextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+from sqlalchemy import Row, Select, delete, insert, select
 
 from adjoin.errors import InputError, NotFound
+from adjoin.runtime.database import Database, tables
+from adjoin.settings import TENANT
 
 #: What a key may be allowed to do. ``admin`` is all of it.
 SCOPES = ("invoke", "deploy", "collections", "observe", "admin")
@@ -19,7 +21,6 @@ DEFAULT_TENANT = "default"
 
 PREFIX = "adj_"
 _BYTES = 32
-_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _LONGEST_LABEL = 100
 
 
@@ -43,7 +44,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_tenant(name: str) -> str:
     """Return ``name`` when it may name a tenant; raises :class:`InputError` otherwise."""
-    if not _TENANT.fullmatch(name):
+    if not TENANT.fullmatch(name):
         raise InputError(
             f"{name[:60]!r} cannot name a tenant",
             hint="use lower-case letters, digits and '-', at most 31, beginning with no '-'",
@@ -52,11 +53,11 @@ def check_tenant(name: str) -> str:
 
 
 class KeyStore:
-    """The keys in a state file (:func:`.state.open_state`). Every look-up reads the file: a key
-    that another process revokes is void at once."""
+    """The keys in the service's database. Every look-up reads it: a key that another process
+    revokes is void at once."""
 
-    def __init__(self, state: sqlite3.Connection) -> None:
-        self._db = state
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def create(
         self,
@@ -83,27 +84,29 @@ class KeyStore:
             expires=None if lifetime_s is None else now + lifetime_s,
         )
         text = PREFIX + secrets.token_urlsafe(_BYTES)
-        row = (_digest(text), key.id, tenant, " ".join(key.scopes), label, now, key.expires)
-        self._db.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = {**msgspec.structs.asdict(key), "scopes": " ".join(key.scopes)}
+        self._database.write_now(insert(tables.keys).values(digest=_digest(text), **row))
         return key, text
+
+    async def look_up(self, text: str) -> Key | None:
+        """As :meth:`find`, for an event loop."""
+        return _valid(await self._database.look_up(_by_text(text)))
 
     def find(self, text: str) -> Key | None:
         """The key of this text, unless there is none or it has expired.
 
         The look-up is by digest: how long it takes says nothing about the texts of keys.
         """
-        row = self._db.execute("SELECT * FROM keys WHERE digest = ?", (_digest(text),)).fetchone()
-        key = None if row is None else _key(row)
-        expired = key is not None and key.expires is not None and key.expires <= time.time()
-        return None if expired else key
+        return _valid(self._database.read_now(_by_text(text)))
 
     def all(self) -> list[Key]:
         """All keys, the oldest first."""
-        return [_key(row) for row in self._db.execute("SELECT * FROM keys ORDER BY created")]
+        rows = self._database.read_now(select(tables.keys).order_by(tables.keys.c.created))
+        return [_key(row) for row in rows]
 
     def revoke(self, id: str) -> None:
         """Make a key void; raises :class:`NotFound`."""
-        if not self._db.execute("DELETE FROM keys WHERE id = ?", (id,)).rowcount:
+        if not self._database.write_now(delete(tables.keys).where(tables.keys.c.id == id)):
             raise NotFound("there is no such key", where=id[:60], hint="adjoin keys list")
 
 
@@ -112,10 +115,19 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
-def _key(row: tuple[object, ...]) -> Key:
-    _, id, tenant, scopes, label, created, expires = row
-    plain = {"id": id, "tenant": tenant, "label": label, "created": created, "expires": expires}
-    return msgspec.convert({**plain, "scopes": str(scopes).split()}, Key)
+def _by_text(text: str) -> Select[Any]:
+    return select(tables.keys).where(tables.keys.c.digest == _digest(text))
+
+
+def _valid(rows: Sequence[Row[Any]]) -> Key | None:
+    key = _key(rows[0]) if rows else None
+    expired = key is not None and key.expires is not None and key.expires <= time.time()
+    return None if expired else key
+
+
+def _key(row: Row[Any]) -> Key:
+    plain = {name: getattr(row, name) for name in Key.__struct_fields__}
+    return msgspec.convert({**plain, "scopes": row.scopes.split()}, Key)
 
 
 def _checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:

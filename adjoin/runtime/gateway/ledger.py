@@ -1,35 +1,237 @@
-"""What each tenant's workflows have used since the service started."""
+"""The ledger: what was consumed and what of it is billed, in the service's database.
+
+Calls come from the usage logs of replicas, by log and number, so that whatever comes twice or late
+changes nothing; how a run ended says which of its calls are billed (:mod:`..policies.billing`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
-from adjoin.runtime.gateway.records import RunRecord
+from adjoin.errors import InputError
+from adjoin.runtime.database import Database
+from adjoin.runtime.database.tables import calls, settled, settled_stages
+from adjoin.runtime.policies.billing import Prices, Settlement
+from adjoin.runtime.usage_records import CallRecord
 from adjoin.types import Usage
 
+#: What usage can be looked at by.
+KEYS = ("tenant", "workflow", "version", "stage", "model", "day")
+_OF_RUNS = frozenset({"tenant", "workflow", "version", "day"})
+_DAY_S = 86_400
+_AT_ONCE = 500
 
-class Line(msgspec.Struct, frozen=True):
-    """Of one workflow."""
 
-    runs: int = 0
-    failed: int = 0
-    usage: Usage = Usage()
+class Period(msgspec.Struct, frozen=True):
+    """From ``since`` to before ``until``, in seconds since the epoch; of one tenant, or of all."""
+
+    since: float | None = None
+    until: float | None = None
+    tenant: str | None = None
+
+
+class Line(msgspec.Struct, omit_defaults=False):
+    """What one group comes to. Tokens are counted once: ``billed``, ``wasted``, or ``open`` while
+    their run goes on. ``revenue`` is of the billed, ``cost`` of all the engines' seconds."""
+
+    group: dict[str, Any]
+    runs: int | None = None
+    failed: int | None = None
+    billed: Usage = Usage()
+    wasted: Usage = Usage()
+    open: Usage = Usage()
+    stage_seconds: float | None = None
+    revenue: float = 0.0
+    cost: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        return self.revenue - self.cost
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return {**found.pop("group"), **found, "margin": self.margin}
 
 
 class Ledger:
-    """Sums by tenant and workflow, in memory: they begin again when the service does."""
+    """Usage of all tenants."""
 
-    def __init__(self) -> None:
-        self._lines: dict[tuple[str, str], Line] = {}
+    def __init__(self, database: Database, prices: Prices) -> None:
+        self._database = database
+        self.prices = prices
 
-    def ended(self, record: RunRecord) -> None:
-        key = (record.tenant, record.deployment.name)
-        old = self._lines.get(key, Line())
-        failed = old.failed + (record.state != "succeeded")
-        self._lines[key] = Line(old.runs + 1, failed, old.usage + record.usage)
+    async def add(self, found: Sequence[tuple[str, CallRecord]]) -> None:
+        """Keep calls, each with its log; those that are known already change nothing.
 
-    def of(self, tenant: str) -> list[dict[str, Any]]:
-        mine = ((name, line) for (owner, name), line in self._lines.items() if owner == tenant)
-        return [{"workflow": name, **msgspec.to_builtins(line)} for name, line in sorted(mine)]
+        Raises:
+            StateError: nothing was written.
+        """
+        rows = [_row(log, record) for log, record in found]
+
+        def put(connection: Connection) -> None:
+            for start in range(0, len(rows), _AT_ONCE):
+                connection.execute(_ignoring(connection, calls), rows[start : start + _AT_ONCE])
+
+        if rows:
+            await self._database.write(put)
+
+    async def settle(self, end: Settlement) -> None:
+        """A run has ended. If it ends again, after a crash, the last end counts.
+
+        Raises:
+            StateError: nothing was written.
+        """
+        await self._database.write(lambda connection: settle(connection, end))
+
+    async def lines(self, by: Sequence[str], period: Period) -> list[Line]:
+        """What was used, by these :data:`KEYS`, in their order.
+
+        Raises:
+            InputError: a key is unknown.
+            StateError: it cannot be read.
+        """
+        for key in by:
+            if key not in KEYS:
+                raise InputError(f"usage is not kept by {key!r}", hint=f"use {', '.join(KEYS)}")
+        return await self._database.read(lambda connection: self._read(connection, by, period))
+
+    def _read(self, connection: Connection, by: Sequence[str], period: Period) -> list[Line]:
+        lines: dict[tuple[Any, ...], Line] = {}
+
+        def line(values: Iterable[Any]) -> Line:
+            key = tuple(values)
+            return lines.setdefault(key, Line(dict(zip(by, key, strict=True))))
+
+        for row in connection.execute(_tokens(by, period)).mappings():
+            usage = _usage(row)
+            one = line(row[key] for key in by)
+            standing = row["standing"]
+            setattr(one, standing, getattr(one, standing) + usage)
+            if standing == "billed":
+                one.revenue += self.prices.revenue(row["model"], usage)
+            one.cost += self.prices.cost(usage.seconds + usage.cold_start_seconds)
+        if set(by) <= _OF_RUNS:
+            for row in connection.execute(_runs(by, period)).mappings():
+                one = line(row[key] for key in by)
+                one.runs, one.failed = row["runs"], int(row["failed"])
+        if "model" not in by:
+            for row in connection.execute(_seconds(by, period)).mappings():
+                line(row[key] for key in by).stage_seconds = row["seconds"]
+        return [lines[key] for key in sorted(lines, key=str)]
+
+
+def _usage(row: RowMapping) -> Usage:
+    """Sums of whole numbers are decimals in PostgreSQL."""
+    return Usage(
+        prompt=int(row["sum_prompt"]),
+        cached=int(row["sum_cached"]),
+        generated=int(row["sum_generated"]),
+        embedded=int(row["sum_embedded"]),
+        seconds=float(row["sum_seconds"]),
+        cold_start_seconds=float(row["sum_cold_start_seconds"]),
+    )
+
+
+def settle(connection: Connection, end: Settlement) -> None:
+    """Write how a run ended, in the transaction of who calls."""
+    for table in (settled, settled_stages):
+        connection.execute(delete(table).where(table.c.run == end.run))
+    values = {name: getattr(end, name) for name in ("run", "tenant", "workflow", "version")}
+    values |= {"state": end.state, "at": end.at, "day": int(end.at // _DAY_S)}
+    connection.execute(insert(settled).values(values))
+    if end.billed:
+        connection.execute(
+            insert(settled_stages),
+            [
+                {"run": end.run, "stage": stage, **billed._asdict()}
+                for stage, billed in end.billed.items()
+            ],
+        )
+
+
+def _row(log: str, record: CallRecord) -> dict[str, Any]:
+    account, usage = record.account, record.usage
+    row = {"log": log, "seq": record.seq, "outcome": record.outcome, "at": record.at}
+    row |= msgspec.structs.asdict(account)
+    row |= {name: getattr(usage, name) for name in ("prompt", "cached", "generated", "embedded")}
+    row |= {"seconds": usage.seconds, "loaded": usage.cold_start_seconds}
+    return row | {"day": int(record.at // _DAY_S)}
+
+
+def _ignoring(connection: Connection, table: Table) -> Any:
+    """An insert that leaves what is there."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+def _tokens(by: Sequence[str], period: Period) -> Select[Any]:
+    """Sums by the keys, the model, and how calls stand. The same as :func:`.billing.fold`."""
+    c = calls.c
+    each = select(
+        calls,
+        func.max(c.tries).over(partition_by=[c.run, c.stage, c.attempt, c.place]).label("last"),
+        func.sum(c.waited).over(partition_by=c.log).label("all_waited"),
+        func.max(c.loaded).over(partition_by=c.log).label("load"),
+    ).subquery()
+    e = each.c
+    right = and_(settled_stages.c.attempt == e.attempt, e.tries == e.last)
+    standing = case(
+        (and_(e.run == "", e.outcome == "ended"), "billed"),
+        (e.run == "", "wasted"),
+        (settled.c.run.is_(None), "open"),
+        (right, "billed"),
+        else_="wasted",
+    ).label("standing")
+    cold = case((e.all_waited > 0, e.load * e.waited / e.all_waited), else_=0.0)
+    groups = [e[key] for key in dict.fromkeys((*by, "model"))]
+    sums = [
+        func.sum(e[name]).label(f"sum_{name}")
+        for name in ("prompt", "cached", "generated", "embedded", "seconds")
+    ]
+    stage = and_(settled_stages.c.run == e.run, settled_stages.c.stage == e.stage)
+    joined = each.outerjoin(settled, settled.c.run == e.run).outerjoin(settled_stages, stage)
+    sums.append(func.sum(cold).label("sum_cold_start_seconds"))
+    query = select(*groups, standing, *sums).select_from(joined).where(e.outcome != "load")
+    return _within(query, e, period).group_by(*groups, standing)
+
+
+def _runs(by: Sequence[str], period: Period) -> Select[Any]:
+    groups: list[Any] = [settled.c[key] for key in by]
+    failed = func.sum(case((settled.c.state == "succeeded", 0), else_=1)).label("failed")
+    query: Select[Any] = select(*groups, func.count().label("runs"), failed).select_from(settled)
+    query = _within(query, settled.c, period)
+    return query.group_by(*groups) if groups else query.having(func.count() > 0)
+
+
+def _seconds(by: Sequence[str], period: Period) -> Select[Any]:
+    table = settled_stages.join(settled, settled.c.run == settled_stages.c.run)
+    groups: list[Any] = [settled_stages.c.stage if key == "stage" else settled.c[key] for key in by]
+    query: Select[Any] = select(*groups, func.sum(settled_stages.c.seconds).label("seconds"))
+    query = _within(query.select_from(table), settled.c, period)
+    return query.group_by(*groups) if groups else query.having(func.count() > 0)
+
+
+def _within(query: Select[Any], columns: Any, period: Period) -> Select[Any]:
+    if period.since is not None:
+        query = query.where(columns.at >= period.since)
+    if period.until is not None:
+        query = query.where(columns.at < period.until)
+    if period.tenant is not None:
+        query = query.where(columns.tenant == period.tenant)
+    return query

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,13 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
             "adjoin_http_requests", "Requests.", ("method", "route", "status"), registry=registry
+        )
+        self._answered = Histogram(
+            "adjoin_http_seconds",
+            "From a request until its answer begins.",
+            ("route", "status"),
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._open = Gauge("adjoin_http_open", "Requests being answered.", registry=registry)
         self._runs = Counter(
@@ -60,9 +68,13 @@ class Metrics:
                 await app(scope, receive, send)
                 return
 
+            began = time.perf_counter()
+
             async def seen(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     route = getattr(scope.get("route"), "path", "none")
+                    taken = time.perf_counter() - began
+                    self._answered.labels(route, message["status"]).observe(taken)
                     method = scope["method"] if scope["method"] in _METHODS else "other"
                     self.requests.labels(method, route, message["status"]).inc()
                 await send(message)

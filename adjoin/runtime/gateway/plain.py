@@ -14,6 +14,7 @@ from adjoin.functions.completion import COMPLETE
 from adjoin.functions.models.catalog import CATALOG
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.gate import Gate
+from adjoin.runtime.gateway.lanes import Lanes
 from adjoin.runtime.policies.admission import Limits
 from adjoin.settings import Settings
 
@@ -25,13 +26,11 @@ _EVERY = "*"
 
 
 class PlainModels:
-    """The models that callers may use as they are, each tenant through a gate of its own.
+    """The models that callers may use as they are, each tenant through a gate of its own into the
+    lane of the model, where they wait with workflows that ask the same one."""
 
-    The gate holds as many runs as the tenant may have: what waits, waits in the replica's queue,
-    which batches.
-    """
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes) -> None:
+        self._lanes = lanes
         self._settings = settings
         self._allowed = frozenset({*CATALOG, *settings.allowed_models}) - {_EVERY}
         self._every = _EVERY in settings.allowed_models
@@ -58,10 +57,18 @@ class PlainModels:
             return self._known[key]
         self._check(name, use)
         graph = _graph(name, use)
-        limits = Limits(self._settings.tenant_runs, 0)
+        limits = Limits(
+            concurrency=self._settings.bounds_of(tenant).runs or 1,
+            queue=self._settings.serve_queue,
+            patience=self._settings.serve_patience or None,
+        )
         shown = replace(graph, name=name)
         found = Deployment(
-            tenant=tenant, graph=shown, runnable=graph, gate=Gate(limits), revision=1
+            tenant=tenant,
+            graph=shown,
+            runnable=graph,
+            gate=Gate(limits, self._lanes.of(graph)),
+            revision=1,
         )
         self._known[key] = found
         return found

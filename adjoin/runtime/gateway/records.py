@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -15,6 +14,7 @@ from adjoin.runtime.driver import Run
 from adjoin.runtime.gateway.bodies import encode
 from adjoin.runtime.gateway.deployments import Deployment
 from adjoin.runtime.gateway.problems import problem_of
+from adjoin.runtime.policies.billing import Billed
 from adjoin.runtime.run import closing_body
 from adjoin.types import Body, Event, RunCancelled, RunCompleted, RunFailed, Usage, Used
 
@@ -28,8 +28,8 @@ class RunRecord:
     values which lie in shared memory are let go.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
-        self.id = secrets.token_urlsafe(12)
+    def __init__(self, deployment: Deployment, id: str) -> None:
+        self.id = id
         self.deployment = deployment
         self.created = self.started = time.time()
         #: The trace that its request was part of: headers of W3C Trace Context.
@@ -40,6 +40,8 @@ class RunRecord:
         self.state: State = "queued"
         self.usage = Usage()
         self.seconds = 0.0
+        #: Of an ended run: what is billed of it, by stage.
+        self.billed: Mapping[str, Billed] = {}
         #: Ends the wait for the run's turn.
         self.waiting: asyncio.Task[None] | None = None
         self._cancelled = ""
@@ -67,7 +69,7 @@ class RunRecord:
         self.run = run
         self.state = "running"
         self._begun.set()
-        run.done.add_done_callback(lambda _: self._finish(run.events))
+        run.done.add_done_callback(lambda _: self._ended_with(run))
         if self._cancelled:
             run.cancel(self._cancelled)
 
@@ -189,6 +191,10 @@ class RunRecord:
         if self.run is not None:
             await self.run.changed(position)
             await asyncio.sleep(0)  # whoever follows the run's end comes first
+
+    def _ended_with(self, run: Run) -> None:
+        self.billed = run.billed
+        self._finish(run.events)
 
     def _finish(self, events: list[Event]) -> None:
         self.kept = [(type(event.body).__name__, encode(event)) for event in events]

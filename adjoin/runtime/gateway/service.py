@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,18 +12,22 @@ from starlette.requests import Request
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError
 from adjoin.loading import load_graph, load_text
+from adjoin.runtime.database import database_url, open_database
+from adjoin.runtime.gateway.accounts import Accounts
 from adjoin.runtime.gateway.deployments import Deployments
 from adjoin.runtime.gateway.gate import Gate
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
-from adjoin.runtime.gateway.ledger import Ledger
+from adjoin.runtime.gateway.lanes import Lanes
 from adjoin.runtime.gateway.metrics import Metrics
 from adjoin.runtime.gateway.plain import PlainModels
+from adjoin.runtime.gateway.quotas import Quotas
 from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.runs import Runs
-from adjoin.runtime.gateway.state import SavedWorkflows, open_state, state_path
+from adjoin.runtime.gateway.state import SavedWorkflows
 from adjoin.runtime.gateway.tenancy import check_models
 from adjoin.runtime.gateway.tracing import open_tracing
 from adjoin.runtime.policies.admission import Limits
+from adjoin.runtime.policies.topology import Topology
 from adjoin.runtime.runtime import Runtime
 from adjoin.settings import Settings
 
@@ -42,13 +45,15 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._state: sqlite3.Connection = open_state(state_path(settings))
-        self._saved = SavedWorkflows(self._state)
-        self.keys = KeyStore(self._state)
-        self.deployments = Deployments(settings, self._saved)
-        self.models = PlainModels(settings)
+        self.database = open_database(database_url(settings), check=True)
+        self._saved = SavedWorkflows(self.database)
+        self.keys = KeyStore(self.database)
+        lanes = Lanes(settings, self._topology)
+        self.deployments = Deployments(settings, self._saved, lanes)
+        self.models = PlainModels(settings, lanes)
+        self.quotas = Quotas(settings)
         self.metrics = Metrics(self.deployments)
-        self.ledger = Ledger()
+        self.accounts = Accounts(self.database, settings)
         self.tracing = open_tracing()
         self.searches = Gate(Limits(settings.serve_concurrency, settings.serve_queue))
         #: Each may parse a document in a process of its own.
@@ -71,7 +76,10 @@ class Service:
         try:
             graphs = [load_graph(file, self.settings) for file in files]
             self.runtime = await Runtime.here(cluster, settings=self.settings)
-            self.runs = Runs(self.runtime.driver, self.deployments, self.settings, self._ended)
+            self.runs = Runs(
+                self.runtime.driver, self.deployments, self.settings, self.quotas, self._ended
+            )
+            self.accounts.start(self.runtime.driver.cluster)
             self._restore()
             for graph in graphs:
                 self.deployments.deploy(DEFAULT_TENANT, graph)
@@ -94,10 +102,11 @@ class Service:
         self.ready = False
         if hasattr(self, "runs"):
             await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
+            await self.accounts.close()
             await self.runtime.aclose()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
-        self._state.close()
+        await asyncio.to_thread(self.database.close)
 
     def read(self, text: str) -> Graph:
         """The workflow of a text from a caller; it is data, and names only what is allowed.
@@ -117,9 +126,12 @@ class Service:
                 # The settings may have changed since; the others are to be served all the same.
                 _log.error("workflow %s of %s is not served: %s", saved.name, saved.tenant, error)
 
+    def _topology(self) -> Topology | None:
+        return self.runtime.driver.cluster.topology if hasattr(self, "runtime") else None
+
     def _ended(self, record: RunRecord) -> None:
         self.metrics.ended(record)
-        self.ledger.ended(record)
+        self.accounts.ended(record)
         if self.tracing is not None:
             self.tracing.ended(record)
 

@@ -11,6 +11,7 @@ from adjoin.runtime.gateway.routes import (
     openai,
     page,
     runs,
+    usage,
     workflows,
 )
 
@@ -21,5 +22,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     collections.router,
     cluster.router,
+    usage.router,
     openai.router,
 )

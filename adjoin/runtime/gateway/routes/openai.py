@@ -4,6 +4,7 @@ know."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from adjoin.errors import InputError, NotFound
 from adjoin.functions.completion import Completion, packed
 from adjoin.runtime.gateway.access import Invoker, Principal
 from adjoin.runtime.gateway.asked import Asked, respond, without_stage
+from adjoin.runtime.gateway.asks import Ask, Slot, urgency_of
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.openai import meaning
@@ -26,7 +28,9 @@ from adjoin.runtime.gateway.openai.requests import (
     read,
     read_plain,
 )
+from adjoin.runtime.gateway.records import RunRecord
 from adjoin.runtime.gateway.service import Service, service_of
+from adjoin.runtime.policies.quota import prompt_tokens
 from adjoin.types import Message
 
 _ERROR = {
@@ -48,6 +52,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES)
 
+#: Of a chat that does not say how long its answer may be.
+_USUAL_TOKENS = 1024
 _Asked = TypeVar("_Asked", ChatRequest, CompletionRequest)
 
 _BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -80,16 +86,18 @@ async def get_model(request: Request, name: str, caller: Invoker) -> Response:
 async def chat(request: Request, caller: Invoker) -> Response:
     """Go on with a conversation. With `stream` the answer comes as server-sent events. A model
     that is a workflow is run with the last message as its question."""
-    asked = read(await request.body(), ChatRequest)
-    return await _complete(request, caller, asked, meaning.chat_completion)
+    with service_of(request).runs.take(caller.tenant) as slot:
+        asked = read(await request.body(), ChatRequest)
+        return await _complete(request, caller, asked, meaning.chat_completion, slot)
 
 
 @router.post("/completions", openapi_extra=_BODY)
 async def completions(request: Request, caller: Invoker) -> Response:
     """Go on with a text, or each of several, as they are: no chat template is put around them. A
     model that is a workflow is run with the text as its question."""
-    asked = read(await request.body(), CompletionRequest)
-    return await _complete(request, caller, asked, meaning.text_completion)
+    with service_of(request).runs.take(caller.tenant) as slot:
+        asked = read(await request.body(), CompletionRequest)
+        return await _complete(request, caller, asked, meaning.text_completion, slot)
 
 
 async def _complete(
@@ -97,18 +105,52 @@ async def _complete(
     caller: Principal,
     asked: _Asked,
     understand: Callable[[_Asked, int], Completion],
+    slot: Slot,
 ) -> Response:
     service = service_of(request)
+    ask = Ask(slot, urgency=urgency_of(request))
     if service.deployments.has(caller.tenant, asked.model):
-        return await respond(request, service.runs, _of_workflow(service, caller.tenant, asked))
-    completion = understand(asked, service.settings.max_new_tokens)
-    found = _of_model(service, caller.tenant, asked, completion)
-    return await respond(request, service.runs, found)
+        found = _of_workflow(service, caller.tenant, asked, ask)
+    else:
+        completion = understand(asked, service.settings.max_new_tokens)
+        ask = replace(ask, tokens=_most_tokens(asked, completion), width=_width(completion))
+        found = _of_model(service, caller.tenant, asked, completion, ask)
+    return await respond(request, service, found)
+
+
+def _most_tokens(asked: ChatRequest | CompletionRequest, completion: Completion) -> float:
+    """About what a request takes at most. A chat that does not say how long its answer may be would
+    ask for the longest there is: it counts for what answers rarely pass."""
+    most = completion.sampling.max_tokens
+    if isinstance(asked, ChatRequest) and "max_tokens" not in asked.sampling():
+        most = min(most, _USUAL_TOKENS)
+    read = prompt_tokens([completion.texts, [turn.content for turn in completion.messages]])
+    return read + most * _width(completion)
+
+
+def _width(completion: Completion) -> int:
+    """The sequences of a request."""
+    return completion.sampling.n * max(1, len(completion.texts))
 
 
 @router.post("/embeddings", openapi_extra=_BODY)
 async def embed(request: Request, caller: Invoker) -> Response:
     """Unit vectors of a text, or of each of several."""
+    service = service_of(request)
+    with service.runs.take(caller.tenant) as slot:
+        record, asked = await _start_embedding(request, caller, slot)
+    with without_stage():
+        ended = await unless_left(
+            request, record.outcome(), lambda: record.cancel("the client left")
+        )
+    base64 = asked.encoding_format == "base64"
+    found = embeddings(ended.outputs["output"], asked.model, ended.usage, as_base64=base64)
+    return answer(found, headers={"X-Run-Id": record.id})
+
+
+async def _start_embedding(
+    request: Request, caller: Principal, slot: Slot
+) -> tuple[RunRecord, EmbeddingRequest]:
     service = service_of(request)
     asked = read_plain(await request.body(), EmbeddingRequest)
     if asked.dimensions is not None:
@@ -117,14 +159,9 @@ async def embed(request: Request, caller: Invoker) -> Response:
     if service.deployments.has(caller.tenant, asked.model):
         raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
-    record = service.runs.start(deployment, {"texts": texts})
-    with without_stage():
-        ended = await unless_left(
-            request, record.outcome(), lambda: record.cancel("the client left")
-        )
-    base64 = asked.encoding_format == "base64"
-    found = embeddings(ended.outputs["output"], asked.model, ended.usage, as_base64=base64)
-    return answer(found, headers={"X-Run-Id": record.id})
+    ask = Ask(slot, urgency=urgency_of(request), tokens=prompt_tokens(texts), width=len(texts))
+    ask = await service.accounts.funded(ask, caller.tenant)
+    return service.runs.start(deployment, {"texts": texts}, ask=ask), asked
 
 
 def _workflows(service: Service, tenant: str) -> list[Model]:
@@ -140,6 +177,7 @@ def _of_model(
     tenant: str,
     asked: ChatRequest | CompletionRequest,
     completion: Completion,
+    ask: Ask,
 ) -> Asked:
     """A request to a model.
 
@@ -158,12 +196,14 @@ def _of_model(
         logprobs=completion.sampling.logprobs,
         tools=completion.tools,
         one_call=isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False,
-        choices=completion.sampling.n * max(1, len(completion.texts)),
+        choices=_width(completion),
     )
-    return Asked(deployment, {"request": packed(completion)}, form, _PLAIN)
+    return Asked(deployment, {"request": packed(completion)}, form, _PLAIN, ask)
 
 
-def _of_workflow(service: Service, tenant: str, asked: ChatRequest | CompletionRequest) -> Asked:
+def _of_workflow(
+    service: Service, tenant: str, asked: ChatRequest | CompletionRequest, ask: Ask
+) -> Asked:
     """A workflow's question. What says how to draw tokens goes to its inputs of those names.
 
     Raises:
@@ -183,7 +223,7 @@ def _of_workflow(service: Service, tenant: str, asked: ChatRequest | CompletionR
             )
     further: dict[str, Any] = dict(asked.adjoin.inputs) if asked.adjoin is not None else {}
     inputs = conversation_inputs(graph, turns, {**said, **further})
-    return Asked(deployment, inputs, form, source_of(graph))
+    return Asked(deployment, inputs, form, source_of(graph), ask)
 
 
 def _workflow_form(asked: ChatRequest | CompletionRequest) -> tuple[Form, list[Message]]:

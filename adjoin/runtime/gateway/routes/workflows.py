@@ -11,6 +11,7 @@ from starlette.responses import Response
 from adjoin.errors import InputError
 from adjoin.functions.answers import last_generators
 from adjoin.runtime.gateway.access import Deployer, Invoker
+from adjoin.runtime.gateway.asks import Ask, urgency_of
 from adjoin.runtime.gateway.bodies import answer, read_object
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
@@ -104,27 +105,35 @@ async def invoke(
     timeout: Annotated[
         float | None, Query(gt=0, le=86_400, description="Seconds until the run is cut off.")
     ] = None,
+    budget: Annotated[
+        int | None, Query(ge=1, le=2**53, description="Tokens that the run may use.")
+    ] = None,
 ) -> Response:
     """Run a workflow with the inputs in the body. Waits for its end; with
     `Accept: text/event-stream` its events come as they happen; with `Prefer: respond-async` the
     answer is the run's id. A client that leaves ends its run, unless it was asynchronous."""
     service = service_of(request)
     found = service.deployments.find(caller.tenant, name)
-    inputs = await read_object(request)
     events = wants_events(request)
-    record = service.runs.start(found, inputs, streaming=events, timeout_s=timeout)
+    later = "respond-async" in request.headers.get("prefer", "").lower() and not events
+    with service.runs.take(caller.tenant, found) as slot:
+        inputs = await read_object(request)
+        ask = Ask(slot, timeout, attended=not later, urgency=urgency_of(request))
+        ask = await service.accounts.funded(ask, caller.tenant, budget)
+        record = service.runs.start(found, inputs, streaming=events, ask=ask)
     record.trace = trace_of(request)
     if events:
         return EventStream(record, owned=True)
     headers = {"X-Run-Id": record.id}
-    if "respond-async" in request.headers.get("prefer", "").lower():
+    if later:
         place = {"Location": f"/api/v1/runs/{record.id}", "Preference-Applied": "respond-async"}
         return answer(record.summary(), 202, headers | place)
     ended = await unless_left(
         request, record.outcome(), left=lambda: record.cancel("the client left")
     )
     body = {"run": record.id, "outputs": ended.outputs, "usage": ended.usage}
-    return answer({**body, "seconds": ended.seconds}, headers=headers)
+    times = {"seconds": ended.seconds, "waited": record.waited}
+    return answer({**body, **times}, headers=headers)
 
 
 def _summary(deployed: Deployment) -> dict[str, Any]:

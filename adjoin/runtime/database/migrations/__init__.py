@@ -1,0 +1,1 @@
+"""The history of the tables, run when a database is opened."""
