@@ -99,6 +99,15 @@ class Settings(BaseSettings):
     load_timeout_s: float = Field(default=600.0, gt=0, description="of a replica that starts")
     connect_timeout_s: float = Field(default=10.0, gt=0, description="to a scheduler to be joined")
     worker_wait_s: float = Field(default=30.0, gt=0, description="for a worker when there is none")
+    heartbeat_s: float = Field(
+        default=0.5, gt=0, le=60, description="between two signs of life of a worker"
+    )
+    silence_s: float = Field(
+        default=8.0, gt=0, le=3600, description="after which a worker that says nothing is lost"
+    )
+    engine_stall_s: float = Field(
+        default=30.0, gt=0, description="for a step of an engine that does not compute; then killed"
+    )
     host_linger_s: float = Field(
         default=10.0, ge=0, description="how long a host outlives its last agent"
     )

@@ -47,6 +47,7 @@ from adjoin.runtime.paths import (
 from adjoin.runtime.policies.budget import Purse, Tab
 from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
+from adjoin.runtime.rejoin import rejoin
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
@@ -289,15 +290,19 @@ class Agent:
 
     async def on_watch(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
         channel = Channel(comm)
+        every = decode(messages[0], p.Watch).beat_s
         async with Outbox(channel) as send:
             send(self._about())
             self._watchers.add(send)
+            beats = asyncio.ensure_future(_beat(send, every)) if every else None
             try:
                 await channel.receive()
             except TransportError:  # the watcher has gone
                 comm.abort()
             finally:
                 self._watchers.discard(send)
+                if beats is not None:
+                    beats.cancel()
         return Status.dont_reply
 
     # -- calls --
@@ -391,24 +396,36 @@ class Agent:
 
 
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
-    """Puts an agent into a worker. Dask ships it to workers that come later, too."""
+    """Puts an agent into a worker. Dask ships it to workers that come later, too.
+
+    Args:
+        settings: as JSON.
+        cluster: what agents of one cluster have in common, beyond the life of its scheduler.
+        rejoins: the worker is ours, and outlives its scheduler.
+    """
 
     name = "adjoin"
     idempotent: ClassVar[bool] = True
 
-    def __init__(self, settings: str, cluster: str) -> None:
+    def __init__(self, settings: str, cluster: str, *, rejoins: bool = False) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._rejoins = rejoins
 
     def setup(self, worker: Worker) -> None:
+        """Install the agent, unless the worker has one: a scheduler that was started again hears
+        of the plugin again, and so does that of an embedded cluster which somebody joins."""
+        if self.name in worker.extensions:
+            return
         if is_ucx(worker.address):
             prepare()
         settings = Settings.model_validate_json(self._settings)
-        self._agent = Agent(worker, settings, self._cluster)
-        self._agent.install(worker)
-
-    async def teardown(self, worker: Worker) -> None:
-        await self._agent.close()
+        agent = Agent(worker, settings, self._cluster)
+        agent.install(worker)
+        # Dask removes a plugin before it adds it again, but closes extensions only with the worker.
+        worker.extensions[self.name] = agent
+        if self._rejoins:
+            rejoin(worker)
 
 
 async def _obey(
@@ -433,6 +450,12 @@ def _reply(value: Any) -> p.Reply:
     return p.Reply(value=codec.encode(value))
 
 
+async def _beat(send: Callable[[p.Message], None], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        send(p.Alive())
+
+
 def _unobserved(body: Body) -> None:
     """Loading progress of a search from outside a run has no reader."""
 
@@ -441,5 +464,5 @@ def dask_setup(worker: Worker) -> None:
     """Entry point of ``dask worker --preload adjoin.runtime.agent``."""
     settings = Settings.load()
     cluster = str(worker.scheduler.address)
-    plugin = AgentPlugin(settings.model_dump_json(), cluster)
+    plugin = AgentPlugin(settings.model_dump_json(), cluster, rejoins=True)
     worker._pending_plugins = (*worker._pending_plugins, plugin)

@@ -198,11 +198,17 @@ class Replica:
         self._life = asyncio.create_task(self._live(exit_code))
         return self._loaded
 
+    @property
+    def loading(self) -> bool:
+        return self.state == "loading"
+
     async def stats(self) -> Stats | None:
         """Its queue and totals; None when it does not answer."""
-        if not self.alive:
+        if not (self.alive or self.loading):
             return None
         async with self._asking:
+            while not self._stats.empty():  # answers that came too late
+                self._stats.get_nowait()
             self._link.write(AskStats())
             try:
                 return await asyncio.wait_for(self._stats.get(), _STATS_TIMEOUT)

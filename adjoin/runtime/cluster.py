@@ -4,52 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import shutil
-import sys
 import uuid
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed import Client
+from distributed import Client, Security
 from distributed.core import ConnectionPool
 
 from adjoin.errors import InputError, NotFound, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.agent import AgentPlugin
-from adjoin.runtime.conversation import decode, receive_value
-from adjoin.runtime.paths import runtime_directory
-from adjoin.runtime.policies.topology import Device, Topology, Worker
+from adjoin.runtime.conversation import receive_value
+from adjoin.runtime.membership import Membership
+from adjoin.runtime.policies.topology import Topology
+from adjoin.runtime.supervisor import Supervisor
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
 from adjoin.transport.ucx import is_ucx, prepare
 
-_POLL_S = 0.5
 _START_S = 60.0
 _STOP_S = 10.0
-#: Connections that wait for their next segment, to all workers; Dask's pool has 512 in all.
+_LEAVE_S = 2.0
+#: Connections to all workers together.
+_CONNECTIONS = 512
+#: Of these, those that wait for their next segment.
 _KEPT_IDLE = 128
 _LOOPBACK = ("127.", "[::1]", "::1", "localhost")
 
 
 class Cluster:
-    """Knows the workers that have an agent; ``topology`` is replaced whenever that changes."""
+    """Knows the workers that have an agent, and talks with them."""
 
-    def __init__(self, client: Client, settings: Settings, id: str, members: list[_Member]) -> None:
-        self.topology = Topology(epoch=0, workers=())
+    def __init__(
+        self, address: str, id: str, settings: Settings, supervisor: Supervisor | None = None
+    ) -> None:
+        self.id = id
+        self._address = address
+        self._settings = settings
+        self._supervisor = supervisor
+        self._security = Security()
         #: By address of the worker, for those that are there.
         self._idle: dict[str, list[Channel]] = {}
-        self.id = id
-        self._client = client
-        self._settings = settings
-        self._members = members
-        self._watches: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
-        self._membership: asyncio.Task[None] | None = None
-        self.owns_processes = bool(members)
+        #: The scheduler that has been told of the agent.
+        self._told = id
+        self._members = Membership(self._addresses, self._watch, self._cut, settings, supervisor)
 
     @classmethod
     async def embedded(cls, settings: Settings) -> Cluster:
@@ -61,26 +60,18 @@ class Cluster:
         """
         if is_ucx(settings.protocol):
             prepare()
-        id = uuid.uuid4().hex
-        logs = runtime_directory(id) / "logs"
-        logs.mkdir(parents=True, mode=0o700)
-        members: list[_Member] = []
+        supervisor = Supervisor(settings, uuid.uuid4().hex)
+        await supervisor.start()
+        cluster = cls(supervisor.address, supervisor.id, settings, supervisor)
         try:
-            scheduler = await _Member.start("scheduler", logs, "scheduler", settings.protocol)
-            members.append(scheduler)
-            names = [f"worker-{number}" for number in range(settings.workers)]
-            starts = [_Member.start(name, logs, "worker", scheduler.address) for name in names]
-            started = await asyncio.gather(*starts, return_exceptions=True)
-            members.extend(each for each in started if isinstance(each, _Member))
-            for failed in started:
-                if isinstance(failed, BaseException):
-                    raise failed
-            client = await Client(scheduler.address, asynchronous=True, set_as_default=False)
-            return await cls(client, settings, id, members)._begin()
+            await cluster._connect()
+            cluster._members.begin()
+            async with asyncio.timeout(_START_S):
+                await cluster._members.until(lambda t: len(t.workers) >= settings.workers)
         except BaseException:
-            await _stop(members)
-            shutil.rmtree(logs.parent, ignore_errors=True)
+            await cluster.close()
             raise
+        return cluster
 
     @classmethod
     async def join(cls, cluster: str | Client, settings: Settings) -> Cluster:
@@ -94,47 +85,53 @@ class Cluster:
         _check_trust(address, settings)
         if is_ucx(address):
             prepare()
-        security = None if isinstance(cluster, str) else cluster.security
+        # What the processes of one machine have in common, also when the scheduler is another one.
+        joined = cls(address, address, settings)
+        if not isinstance(cluster, str) and cluster.security is not None:
+            joined._security = cluster.security
         try:
-            client = await Client(
-                address,
-                asynchronous=True,
-                set_as_default=False,
-                security=security,
-                timeout=settings.connect_timeout_s,
-            )
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await joined._connect()
+                await joined._addresses()
+            joined._members.begin()
         except (OSError, TimeoutError, ValueError) as error:
+            await joined.close()
             raise TransportError(
                 f"no scheduler answers: {error}", where=address, hint="check the address"
             ) from None
-        identity = await client.scheduler.identity()
-        return await cls(client, settings, str(identity["id"]), [])._begin()
+        return joined
+
+    @property
+    def topology(self) -> Topology:
+        """The workers as of now; replaced whenever they change."""
+        return self._members.topology
+
+    @property
+    def owns_processes(self) -> bool:
+        return self._supervisor is not None
 
     @property
     def address(self) -> str:
         """The scheduler's."""
-        return str(self._client.scheduler.address)
+        return self._supervisor.address if self._supervisor else self._address
 
     @property
     def pids(self) -> dict[str, int]:
         """The processes that this cluster started, by name."""
-        return {member.name: member.pid for member in self._members}
+        return self._supervisor.pids if self._supervisor else {}
 
     async def close(self) -> None:
         """Leave the cluster; end it when it is embedded."""
         for address in list(self._idle):
             self._forget_idle(address)
-        if self.owns_processes:
+        if self._supervisor is not None:
             await self._shut_hosts()
-        tasks = [*self._watches.values(), *([self._membership] if self._membership else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._members.close()
         with contextlib.suppress(OSError, TimeoutError):
-            await self._client.close(timeout=2)
-        await _stop(self._members)
-        if self.owns_processes:
-            shutil.rmtree(runtime_directory(self.id), ignore_errors=True)
+            async with asyncio.timeout(_LEAVE_S):
+                await self._pool.close()
+        if self._supervisor is not None:
+            await self._supervisor.close()
 
     async def ready(self) -> Topology:
         """The topology once it has a worker.
@@ -142,28 +139,28 @@ class Cluster:
         Raises:
             TransportError: there is none, and none came in time.
         """
+        if self.topology.workers:
+            return self.topology
         try:
             async with asyncio.timeout(self._settings.worker_wait_s):
-                while not self.topology.workers:
-                    self._changed.clear()
-                    await self._changed.wait()
+                return await self._members.until(lambda topology: bool(topology.workers))
         except TimeoutError:
+            trouble = self._supervisor.trouble if self._supervisor else {}
             raise TransportError(
-                f"no worker came within {self._settings.worker_wait_s:g} s",
-                where=str(self._client.scheduler.address),
+                "; ".join(
+                    [f"no worker came within {self._settings.worker_wait_s:g} s", *trouble.values()]
+                ),
+                where=self.address,
                 hint="see whether the scheduler and its workers run",
             ) from None
-        return self.topology
 
     async def complete(self) -> Topology:
         """The topology once all workers that the scheduler knows have an agent, or time is up."""
         await self.ready()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(self._settings.worker_wait_s):
-                known = (await self._client.scheduler.identity())["workers"]
-                while len(self.topology.workers) < len(known):
-                    self._changed.clear()
-                    await self._changed.wait()
+                known = await self._addresses()
+                await self._members.until(lambda topology: len(topology.workers) >= len(known))
         return self.topology
 
     async def open(self, worker: str, operation: str, message: p.Message) -> Channel:
@@ -183,6 +180,10 @@ class Cluster:
                 await channel.send([p.pack(message)])
                 return channel
         return await self.open(worker, "adjoin_segment", message)
+
+    def doubt(self, worker: str) -> None:
+        """A conversation with this worker broke."""
+        self._members.doubt(worker)
 
     def keep(self, channel: Channel) -> None:
         """Keep a connection on which a segment has ended for the next one."""
@@ -209,71 +210,42 @@ class Cluster:
 
     # -- membership --
 
-    async def _begin(self) -> Cluster:
+    async def _connect(self) -> None:
+        connection = self._security.get_connection_args("client")
+        self._pool = ConnectionPool(limit=_CONNECTIONS, connection_args=connection)
+        await self._pool.start()
+
+    async def _addresses(self) -> list[str]:
+        """Of the scheduler's workers. One that was started again hears of the agent again."""
+        identity = await self._pool(self.address).identity()
+        if self._supervisor is None and self._told != identity["id"]:
+            await self._install()
+            self._told = identity["id"]
+        return list(identity["workers"])
+
+    async def _install(self) -> None:
+        """Have the scheduler put an agent into its workers, those of now and those to come."""
         plugin = AgentPlugin(self._settings.model_dump_json(), self.id)
-        await self._client.register_plugin(plugin)
-        self._membership = asyncio.ensure_future(self._follow_members())
-        async with asyncio.timeout(_START_S):
-            while len(self.topology.workers) < len(self._members) - 1:
-                self._changed.clear()
-                await self._changed.wait()
-        return self
+        async with Client(
+            self.address,
+            asynchronous=True,
+            set_as_default=False,
+            security=self._security,
+            timeout=self._settings.connect_timeout_s,
+        ) as client:
+            await client.register_plugin(plugin)
 
-    async def _follow_members(self) -> None:
-        """Dask's scheduler knows who is there; each agent then tells about itself."""
-        while True:
-            with contextlib.suppress(OSError, TimeoutError):
-                identity = await self._client.scheduler.identity()
-                for address in identity["workers"]:
-                    if address not in self._watches:
-                        self._watches[address] = asyncio.ensure_future(self._watch(address))
-            await asyncio.sleep(_POLL_S)
+    async def _watch(self, address: str, message: p.Message) -> Channel:
+        channel = await Channel.open(self._pool, address, "adjoin_watch", p.pack(message))
+        self._idle.setdefault(address, [])
+        return channel
 
-    async def _watch(self, address: str) -> None:
-        """Follow one agent until its connection ends, which is when its worker is gone.
-
-        A worker that has no agent yet is tried again at the next look at the members.
-        """
-        try:
-            channel = await Channel.open(self._pool, address, "adjoin_watch", p.pack(p.Watch()))
-            try:
-                while True:
-                    messages, _ = await channel.receive()
-                    about = decode(messages[-1], p.About)
-                    self._replace(address, about)
-            finally:
-                channel.abort()
-        except TransportError:
-            pass
-        finally:
-            self._replace(address, None)
-            self._watches.pop(address, None)
-
-    def _replace(self, address: str, about: p.About | None) -> None:
-        others = [worker for worker in self.topology.workers if worker.address != address]
-        if about is None:
-            self._forget_idle(address)
-        else:
-            self._idle.setdefault(address, [])
-            others.append(
-                Worker(
-                    name=about.name,
-                    address=address,
-                    host=about.host,
-                    threads=about.threads,
-                    pid=about.pid,
-                    collections=frozenset(about.collections),
-                    memory=about.memory,
-                    resources=about.resources,
-                    devices=tuple(Device(each.id, each.memory) for each in about.devices),
-                    sizes=about.collections,
-                    models=frozenset(about.models),
-                )
-            )
-        workers = tuple(sorted(others, key=lambda worker: worker.name))
-        if workers != self.topology.workers:
-            self.topology = Topology(epoch=self.topology.epoch + 1, workers=workers)
-            self._changed.set()
+    def _cut(self, address: str) -> None:
+        """The worker is gone, or as good as: whoever waits for it hears that now."""
+        self._forget_idle(address)
+        for comm in list(self._pool.occupied.get(address, ())):
+            comm.abort()
+        self._pool.remove(address)
 
     async def _shut_hosts(self) -> None:
         """Every worker passes it on; a host that nobody reaches leaves by itself."""
@@ -284,64 +256,6 @@ class Cluster:
                     await self.call(worker, p.ShutDownHost())
 
         await asyncio.gather(*(tell(worker.name) for worker in self.topology.workers))
-
-    @property
-    def _pool(self) -> ConnectionPool:
-        return self._client.rpc
-
-
-class _Member:
-    """A process of an embedded cluster, which ends when we do (see :mod:`.member`)."""
-
-    def __init__(self, name: str, process: asyncio.subprocess.Process, address: str) -> None:
-        self.name = name
-        self.address = address
-        self.pid = process.pid
-        self._process = process
-
-    @classmethod
-    async def start(cls, name: str, logs: Path, role: str, *arguments: str) -> _Member:
-        # Workers import what the user's program can import.
-        search = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
-        with (logs / f"{name}.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "adjoin.runtime.member", role, *arguments),
-                *([name] if role == "worker" else []),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=os.environ | {"PYTHONPATH": search},
-                start_new_session=True,
-            )
-        try:
-            async with asyncio.timeout(_START_S):
-                line = await process.stdout.readline() if process.stdout else b""
-            return cls(name, process, str(json.loads(line)["address"]))
-        except BaseException as error:
-            process.kill()
-            await process.wait()
-            if not isinstance(error, TimeoutError | ValueError):
-                raise
-            raise TransportError(
-                f"the process {name!r} did not start", hint=f"its log says why: {log.name}"
-            ) from None
-
-    async def stop(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await self._process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
-
-
-async def _stop(members: list[_Member]) -> None:
-    """Workers first: they leave properly while the scheduler still answers."""
-    await asyncio.gather(*(member.stop() for member in members[1:]))
-    await asyncio.gather(*(member.stop() for member in members[:1]))
 
 
 def address_of(cluster: str | Client) -> str:

@@ -31,6 +31,8 @@ def host_config(settings: Settings) -> HostConfig:
         load_timeout=settings.load_timeout_s,
         linger=settings.host_linger_s,
         usage_log_bytes=settings.usage_log_bytes,
+        beat=settings.heartbeat_s,
+        stall=settings.engine_stall_s,
     )
 
 

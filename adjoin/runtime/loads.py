@@ -22,6 +22,8 @@ from adjoin.functions import engines
 from adjoin.functions.engines.base import LoadSpec
 from adjoin.runtime import openmp
 from adjoin.runtime.children import Replica, Template
+from adjoin.runtime.overseer import Overseer
+from adjoin.runtime.policies.liveness import Deadlines
 from adjoin.runtime.policies.restart import Failures, refusal
 from adjoin.runtime.resolver import Line, Refused, Resolved
 from adjoin.runtime.template import MAX_MESSAGE
@@ -218,7 +220,10 @@ class Loads:
         await loaded
 
     async def _bury(self, replica: Replica) -> None:
+        deadlines = Deadlines(beat_s=self._config.beat, silence_s=self._config.stall)
+        watch = asyncio.create_task(Overseer(replica, deadlines).watch())
         await replica.died.wait()
+        watch.cancel()
         await asyncio.to_thread(self._usage.sweep)
         del self._replicas[replica.id]
 

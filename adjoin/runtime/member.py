@@ -1,7 +1,8 @@
-"""One process of an embedded cluster: ``python -m adjoin.runtime.member scheduler|worker …``.
+"""One process of an embedded cluster: ``python -m adjoin.runtime.member``.
 
-It lives as long as its standard input is open: when whoever started it ends, however that happens,
-the pipe closes and the process leaves. It writes its address to standard output when it is ready.
+The first line of its standard input says as JSON what it is to be. It lives as long as that is
+open: when whoever started it ends, however that happens, the pipe closes and the process leaves. It
+writes its address to standard output when it is ready.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from dask import config
 from distributed import Nanny, Scheduler
 
+from adjoin.runtime.agent import AgentPlugin
 from adjoin.transport.ucx import is_ucx, prepare
 
 #: Dask looks at itself many times a second, for a dashboard that is not there. Every look takes a
@@ -30,20 +33,25 @@ _QUIET = {
 }
 
 
-async def _scheduler(protocol: str) -> Any:
+async def _scheduler(job: Mapping[str, Any]) -> Any:
     return Scheduler(
-        protocol=protocol, host="127.0.0.1", port=0, dashboard=False, dashboard_address=None
+        protocol=job["protocol"],
+        host="127.0.0.1",
+        port=job["port"],
+        dashboard=False,
+        dashboard_address=None,
     )
 
 
-async def _worker(scheduler: str, name: str) -> Any:
+async def _worker(job: Mapping[str, Any]) -> Any:
+    scheduler = job["scheduler"]
     preload = list(config.get("distributed.worker.preload"))
     if is_ucx(scheduler):  # before the worker listens
         preload.append("adjoin.runtime.ucx_preload")
     return Nanny(
         scheduler,
         protocol=scheduler.partition("://")[0],
-        name=name,
+        name=job["name"],
         nthreads=1,
         host="127.0.0.1",
         dashboard=False,
@@ -51,6 +59,7 @@ async def _worker(scheduler: str, name: str) -> Any:
         memory_limit="auto",
         silence_logs=30,
         preload=preload,
+        plugins=(AgentPlugin(job["settings"], job["cluster"], rejoins=True),),
     )
 
 
@@ -61,12 +70,12 @@ def _take_stdout() -> TextIO:
     return ours
 
 
-async def _serve(role: str, *arguments: str) -> None:
+async def _serve(job: Mapping[str, Any]) -> None:
     config.set(_QUIET)
     answer = _take_stdout()
-    if is_ucx(arguments[0]):
+    if is_ucx(job.get("protocol") or job["scheduler"]):
         prepare(alone=True)
-    server = await (_scheduler(*arguments) if role == "scheduler" else _worker(*arguments))
+    server = await (_scheduler(job) if job["role"] == "scheduler" else _worker(job))
     gone = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, gone.set)
@@ -82,4 +91,4 @@ async def _serve(role: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*sys.argv[1:]))
+    asyncio.run(_serve(json.loads(sys.stdin.readline())))

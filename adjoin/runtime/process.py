@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+from adjoin.runtime.policies.liveness import Look
+
 _PR_SET_PDEATHSIG = 1
 #: Added to the score by which the kernel picks a victim when memory runs out.
 _OOM_SCORE = 500
@@ -34,6 +36,24 @@ def redirect_output(log: Path) -> None:
 def volunteer_for_out_of_memory() -> None:
     """A replica is the cheapest thing to lose: let the kernel take it before the rest."""
     Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+
+
+def look(pid: int) -> Look | None:
+    """The state of a process and the time that all its threads computed; None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
+    return Look(state=fields[0], cpu_s=ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def parent(pid: int) -> int:
+    """The id of the parent of a process; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def resident_bytes(pid: int) -> int:

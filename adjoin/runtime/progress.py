@@ -20,14 +20,16 @@ class StageRecord:
     """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
-        *("asked", "attempt", "finished", "former", "lost", "losses", "misses", "recording"),
-        *("segment", "skipped", "status", "stream", "tokens_seen", "usage", "value", "warned"),
+        *("asked", "attempt", "deaths", "finished", "former", "lost", "losses", "misses"),
+        *("recording", "segment", "skipped", "status", "stream", "tokens_seen", "usage"),
+        *("value", "warned"),
     )
 
     def __init__(self) -> None:
         self.status = Status.WAITING
         self.attempt = 0
         self.losses = 0  # workers and results that went while it ran or after
+        self.deaths = 0  # of these, the workers that were lost while it could be running
         self.misses = 0  # workers that were gone before it could begin, streams that broke
         self.segment = -1
         self.tokens_seen = False

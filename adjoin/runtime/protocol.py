@@ -301,7 +301,14 @@ class ShutDownHost(Message, frozen=True, kw_only=True):
 
 
 class Watch(Message, frozen=True, kw_only=True):
-    """Tell me about yourself, and again whenever it changes. The answers are :class:`About`."""
+    """Tell me about yourself, and again whenever it changes, and a sign of life each ``beat_s``
+    seconds; 0 for none. The answers are :class:`About` and :class:`Alive`."""
+
+    beat_s: float = 0.0
+
+
+class Alive(Message, frozen=True, kw_only=True):
+    """The worker's event loop turns."""
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -340,6 +347,7 @@ class Refused(Message, frozen=True, kw_only=True):
 
 FromDriver = Open | Define | Feed | Retry | Close
 FromAgent = NeedGraph | Happened | Streaming | Done | Failed | Pulled | PullFailed | Closed
+FromWatched = About | Alive
 Call = (
     Pull
     | Take

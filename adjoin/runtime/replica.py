@@ -180,7 +180,13 @@ class ReplicaServer:
         if self._steps is None:
             return Stats(queued=0, running=0, totals={})
         totals = msgspec.structs.asdict(self._steps.totals())
-        return Stats(queued=self._steps.queued, running=self._steps.running, totals=totals)
+        return Stats(
+            queued=self._steps.queued,
+            running=self._steps.running,
+            totals=totals,
+            step_s=self._steps.step_s,
+            longest_s=self._steps.longest_s,
+        )
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames: Frames[CallMessage] = Frames(reader, writer, CallMessage)

@@ -55,6 +55,7 @@ from adjoin.runtime.moves import (
 from adjoin.runtime.policies.billing import Billed, StageEnd, billed
 from adjoin.runtime.policies.retry import (
     INFRASTRUCTURE_ATTEMPTS,
+    MOST_DEATHS,
     MOST_MISSES,
     delay_before,
     may_retry,
@@ -322,6 +323,8 @@ class RunState:
         # One that has ended is lost when another attempt of a stage had crossed with its end.
         if not segment.open and not running:
             return
+        for name in running if reached else ():
+            self._stages[name].deaths += self._may_have_begun(name)
         segment.open = False
         gone = [n for n in segment.stages if self._holds(n, index, Status.DONE)]
         lost = [n for n in gone if not self._recorded(n)]
@@ -389,7 +392,8 @@ class RunState:
         self._collecting = False
         exhausted = sorted(name for name in again if self._exhausted(name))
         if exhausted:
-            self._give_up(exhausted[0], why)
+            deaths = max(self._stages[name].deaths for name in exhausted)
+            self._give_up(next(n for n in exhausted if self._stages[n].deaths == deaths), why)
             return
         for name in again:
             self._stages[name].tokens_seen = False
@@ -397,8 +401,13 @@ class RunState:
         self._out.append(MakePlan(frozenset(again), delay_before(misses + 1) if misses else 0.0))
 
     def _give_up(self, name: str, why: str) -> None:
-        error = EngineError(why, hint="run it again")
-        attempt = max(1, self._stages[name].attempt)
+        stage = self._stages[name]
+        hint = "run it again"
+        if stage.deaths >= MOST_DEATHS:
+            why = f"{why}, as {stage.deaths} were while it ran"
+            hint = "see whether what it is given kills it: its workers' logs, its use of memory"
+        error = EngineError(why, hint=hint)
+        attempt = max(1, stage.attempt)
         tries = max(1, attempt - self._before)
         self._end(StageError.of(self.run, name, attempt, error, tries=tries))
 
@@ -426,7 +435,9 @@ class RunState:
         stage = self._stages[name]
         if self._streaming and stage.tokens_seen:
             return True
-        return stage.losses >= INFRASTRUCTURE_ATTEMPTS or stage.misses >= MOST_MISSES
+        if stage.deaths >= MOST_DEATHS or stage.losses >= INFRASTRUCTURE_ATTEMPTS:
+            return True
+        return stage.misses >= MOST_MISSES
 
     # -- progress --
 
@@ -508,6 +519,10 @@ class RunState:
             and stage.segment == segment
             and stage.attempt == attempt
         )
+
+    def _may_have_begun(self, name: str) -> bool:
+        """Whether a stage has all that it needs; its start may not have been heard of."""
+        return all(self._reaches(before, name) for before in self._graph.dependencies(name))
 
     def _holds(self, name: str, index: int, status: Status) -> bool:
         stage = self._stages[name]

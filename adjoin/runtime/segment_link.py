@@ -68,8 +68,10 @@ class SegmentLink:
         self._start_sender()
         try:
             await self._listen(channel)
-        except (TransportError, asyncio.CancelledError):
+        except (TransportError, asyncio.CancelledError) as broken:
             channel.abort()
+            if isinstance(broken, TransportError):
+                self._run.driver.cluster.doubt(self._command.worker)
             self._run.tell(m.SegmentLost(self._command.segment))
         else:
             self._run.tell(m.SegmentEnded(self._command.segment))

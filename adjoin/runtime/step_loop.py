@@ -30,6 +30,9 @@ from adjoin.runtime.policies.budget import Pools
 from adjoin.runtime.samples import Samples
 from adjoin.types import Usage
 
+#: Steps that say how long the next may take.
+_REMEMBERED = 64
+
 
 class Deliver(Protocol):
     def __call__(self, outputs: list[Output], *, last: bool = False) -> None:
@@ -89,6 +92,19 @@ class StepLoop:
         self._running: dict[str, Waiting] = {}
         #: Those inside that have no token yet.
         self._silent: set[str] = set()
+        self._began = 0.0  # the step under way, monotonic; 0 for none
+        self._steps: deque[float] = deque([0.0], maxlen=_REMEMBERED)
+
+    @property
+    def step_s(self) -> float:
+        """How long the engine has been in its present step; 0 when it waits for requests."""
+        began = self._began
+        return time.monotonic() - began if began else 0.0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest of the last steps."""
+        return max(tuple(self._steps))
 
     @property
     def queued(self) -> int:
@@ -128,6 +144,7 @@ class StepLoop:
         if not self._running and not self._waiting:
             self._arrived.wait()
         self._arrived.clear()
+        self._began = time.monotonic()
         outputs = self._take_in()
         outputs += self._admit()
         began = time.perf_counter()
@@ -141,6 +158,8 @@ class StepLoop:
         self._settle(outputs)
         if joined := self._samples.join(outputs):
             self._deliver(joined)
+        self._steps.append(self.step_s)
+        self._began = 0.0
 
     def _take_in(self) -> list[Output]:
         outputs: list[Output] = []

@@ -24,7 +24,8 @@ from adjoin.types import Scalar
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a host is started with; times in seconds. ``threads`` is what a replica gets,
-    ``sequences`` the most that it takes at once, 0 for as many as its engine does."""
+    ``sequences`` the most that it takes at once, 0 for as many as its engine does. ``beat`` is
+    between two looks at a replica, ``stall`` the shortest deadline of a step of its engine."""
 
     home: str
     threads: int
@@ -34,6 +35,8 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_timeout: float
     linger: float
     usage_log_bytes: int = 256_000_000
+    beat: float = 0.5
+    stall: float = 30.0
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,11 +177,14 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Requests in the queue and in the engine, and the engine's totals."""
+    """Requests in the queue and in the engine, the engine's totals, and seconds: of the step that
+    it is in (0 for none), and of the longest of the last ones."""
 
     queued: int
     running: int
     totals: dict[str, int]
+    step_s: float = 0.0
+    longest_s: float = 0.0
 
 
 ReplicaMessage: TypeAlias = Ready | LoadFailed | Stats

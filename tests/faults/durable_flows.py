@@ -61,7 +61,9 @@ spec:
     seconds: {type: number, default: 0.05}
     path: {type: string}
   stages:
-    first: {uses: "py:durable_flows:first", with: {number: "${inputs.number}", log: "${inputs.log}"}}
+    first:
+      uses: "py:durable_flows:first"
+      with: {number: "${inputs.number}", log: "${inputs.log}"}
     large: {uses: "py:durable_flows:large", with: {number: "${first}", log: "${inputs.log}"}}
     slow:
       uses: "py:durable_flows:slow"

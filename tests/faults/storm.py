@@ -149,7 +149,7 @@ class Storm:
             client.put("/api/v1/workflows/steps", content=TEXT).raise_for_status()
 
     def send(self, number: int) -> None:
-        """One asynchronous run under the key of its number; a number that was sent is sent again."""
+        """One asynchronous run under the key of its number."""
         body = {"number": number, "log": str(self.log), "path": str(self.go), "seconds": 0.05}
         call = self.history.invoke(f"key-{number}", oracle(number))
         headers = {"Prefer": "respond-async", "Idempotency-Key": call.key}

@@ -93,6 +93,16 @@ def test_a_plan_follows_the_state_that_it_names() -> None:
     assert found["answer"] == "cats purr "
 
 
+@pytest.mark.usefixtures("second_host")
+def test_a_dead_link_is_routed_around_in_ten_seconds() -> None:
+    found = on_two_hosts("link")
+    assert found["worker"] == "near"
+    assert found["seconds"] < 10
+    assert found["completed"] == [True]
+    assert found["same"]
+    assert found["again"] == "ABC has 3"
+
+
 def test_a_runtime_predicts_from_what_an_earlier_one_learned(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, workers=1)
     with Runtime(settings=settings) as runtime:

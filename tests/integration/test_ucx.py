@@ -221,9 +221,7 @@ def test_a_worker_that_is_not_there_is_a_lost_connection(ucx: Runtime) -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"ucx://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(TransportError, match="cannot connect"):
-            ucx._loop.call(
-                Channel.open(ucx._driver.cluster._client.rpc, address, "adjoin_call", b"")
-            )
+            ucx._loop.call(Channel.open(ucx._driver.cluster._pool, address, "adjoin_call", b""))
 
 
 def test_nobody_else_reaches_a_worker(ucx: Runtime) -> None:

@@ -11,6 +11,7 @@ up, since they end with their last process. The scheduler, a worker and this pro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,11 +24,13 @@ from typing import Any
 
 import agreement
 import flows
+import msgspec
 
 import adjoin
 from adjoin import Runtime, Settings
 from adjoin import functions as fn
-from adjoin.dag import ModelSpec
+from adjoin.dag import Graph, ModelSpec
+from adjoin.types import StageCompleted, StageStarted
 
 NEAR, FAR = "10.93.0.1", "10.93.0.2"
 SCHEDULER = f"tcp://{NEAR}:8786"
@@ -75,6 +78,59 @@ def plans(runtime: Runtime) -> Any:
     _wait_until(runtime, other, "collections", "animals")
     _wait_until(runtime, other, "models", "fake:")
     return found | {"together": shown(runtime), "answer": runtime.run(answer, question="cats")}
+
+
+def link(runtime: Runtime) -> Any:
+    """A run on the other host while the link to it is down; nothing is said on its connections."""
+    names = ["near", "far"]
+    graph = next(each for each in _variants() if _where(runtime, each) == "far")
+    gate = Path(runtime.settings.home.parent, "gate")
+    handle = runtime.submit(graph, path=str(gate))
+    for event in handle.events():
+        if isinstance(event.body, StageStarted):
+            break
+    subprocess.run(["ip", "link", "set", "near0", "down"], check=True)
+    began = time.monotonic()
+    second = None
+    for event in handle.events():
+        if isinstance(event.body, StageStarted) and event.attempt > 1:
+            second = event.body.worker
+            break
+    seconds = time.monotonic() - began
+    gate.touch()
+    result = handle.result(60)
+    subprocess.run(["ip", "link", "set", "near0", "up"], check=True)
+    while len(runtime.status()["workers"]) < 2:
+        time.sleep(0.05)
+    back = time.monotonic() - began
+    done = [e.attempt > 1 for e in handle.events() if isinstance(e.body, StageCompleted)]
+    pinned = agreement.pin(
+        flows.chain.graph, {s.id: "far" for s in flows.chain.graph.stages}, names
+    )
+    again = runtime.run(pinned, text="abc")["text"]
+    return {
+        "seconds": seconds,
+        "worker": second,
+        "completed": done,
+        "same": result == str(gate),
+        "back": back,
+        "again": again,
+    }
+
+
+def _variants() -> Iterator[Graph]:
+    """One workflow under many versions, which are planned on one worker or the other."""
+    (stage,) = flows.waiting.graph.stages
+    for attempts in range(2, 40):
+        policy = msgspec.structs.replace(stage.policy, attempts=attempts)
+        yield dataclasses.replace(
+            flows.waiting.graph, stages=(dataclasses.replace(stage, policy=policy),)
+        )
+
+
+def _where(runtime: Runtime, graph: Graph) -> str:
+    (worker,) = runtime.explain(graph).plan.placement.values()
+    return worker
 
 
 def _wait_until(runtime: Runtime, worker: str, what: str, has: str) -> None:
@@ -182,7 +238,7 @@ def _process(command: Sequence[str], folder: Path, host: str) -> Iterator[subpro
             process.wait()
 
 
-SCENARIOS = {"agree": agree, "plans": plans}
+SCENARIOS = {"agree": agree, "plans": plans, "link": link}
 
 if __name__ == "__main__":
     main(sys.argv[1])

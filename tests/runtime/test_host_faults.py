@@ -22,6 +22,7 @@ from host_fixtures import (
 
 from adjoin.errors import EngineError
 from adjoin.runtime.host_link import HostLink
+from adjoin.runtime.policies.retry import may_retry
 from adjoin.settings import Settings
 from adjoin.types import ModelLoading, ModelReady, Used
 
@@ -171,3 +172,36 @@ async def test_a_host_that_cannot_start_says_why(
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(EngineError, match=r"could not be started.*host\.log"):
         await HostLink.attach(tmp_path, Settings(home=tmp_path))
+
+
+async def test_a_replica_that_is_stopped_is_killed_and_its_calls_fail(tmp_path: Path) -> None:
+    async with attached(tmp_path) as link:
+        model = link.model("m", SLOW, observe=nothing)
+        stream, _ = await first_token(model)
+        before = await replica_of(link, "m")
+        os.kill(before["pid"], signal.SIGSTOP)
+        with pytest.raises(EngineError) as failed:
+            async for _ in stream:
+                pass
+        assert may_retry(failed.value, 1, 1, tokens_seen=False)
+        assert "was stopped" in Path(before["log"]).read_text()
+        assert await say(model, max_tokens=2) == "one two "
+        assert (await replica_of(link, "m"))["pid"] != before["pid"]
+
+
+async def test_an_engine_that_hangs_is_killed_and_its_calls_fail(tmp_path: Path) -> None:
+    async with attached(tmp_path, engine_stall_s=1.0, heartbeat_s=0.1) as link:
+        model = link.model("m", fake(words=9, hang_after=3), observe=nothing)
+        stream, _ = await first_token(model)
+        before = await replica_of(link, "m")
+        with pytest.raises(EngineError):
+            async for _ in stream:
+                pass
+        assert "no progress in a step" in Path(before["log"]).read_text()
+        assert await say(model, max_tokens=2) == "one two "
+
+
+async def test_a_step_that_computes_is_not_taken_for_a_hang(tmp_path: Path) -> None:
+    async with attached(tmp_path, engine_stall_s=0.4, heartbeat_s=0.1) as link:
+        model = link.model("m", fake(first_token_s=1.2, compute=True), observe=nothing)
+        assert await say(model, max_tokens=2) == "one two "

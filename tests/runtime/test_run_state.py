@@ -180,16 +180,15 @@ def test_an_output_that_cannot_be_fetched_is_made_again() -> None:
     assert state.apply(m.Collected()) == [], "not any more"
 
 
-def test_losing_workers_again_and_again_ends_the_run() -> None:
+def test_a_stage_under_which_two_workers_died_is_held_to_be_why() -> None:
     state = begun(("w", "abc"))
-    for loss in range(INFRASTRUCTURE_ATTEMPTS):
-        assert not state.ended
-        commands = state.apply(m.SegmentLost(loss))
-        if not state.ended:
-            state.apply(plan((f"w{loss}", "abc")))
-    end = commands[-1]
+    state.apply(m.SegmentLost(0))
+    state.apply(plan(("w1", "abc")))
+    *_, end = state.apply(m.SegmentLost(1))
     assert isinstance(end, m.End)
     assert isinstance(end.error, StageError)
+    assert end.error.details["stage"] == "a"  # b and c had nothing to begin with
+    assert "as 2 were while it ran" in str(end.error)
 
 
 def test_a_worker_that_was_gone_already_is_no_attempt() -> None:

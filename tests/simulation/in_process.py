@@ -38,6 +38,9 @@ class InProcessCluster:
         assert isinstance(message, p.Open)
         return _Conversation(self, worker, message)
 
+    def doubt(self, worker: str) -> None:
+        """None dies here."""
+
     def keep(self, channel: Any) -> None:
         """Each segment has a connection of its own here."""
         channel.abort()

@@ -17,7 +17,10 @@ CALM = Chance()
 STORM = Chance(
     crashes=2, function_fails=0.03, engine_fails=0.05, duplicate=0.3, large=0.5, cancel=0.1
 )
+CRASH = Chance(crashes=1, duplicate=0.3, large=0.5)
 CRASHES = Chance(crashes=2, duplicate=0.3, large=0.5)
+#: How a run ends under whose stage two workers died; after one it never does.
+BLAMED = "as 2 were while it ran"
 
 
 def test_calm_runs_do_each_stage_once_and_return_the_oracles_values() -> None:
@@ -32,17 +35,22 @@ def test_calm_runs_do_each_stage_once_and_return_the_oracles_values() -> None:
         assert end.usage.generated == len(expected)
 
 
-def test_two_crashes_never_fail_a_run_or_change_its_result() -> None:
-    lost = 0
+@pytest.mark.parametrize("chance", [CRASH, CRASHES])
+def test_a_crash_never_fails_a_run_and_two_only_where_one_stage_had_both(chance: Chance) -> None:
+    lost = blamed = 0
     for seed in SEEDS:
-        world = World(seed, CRASHES)
+        world = World(seed, chance)
         end = world.run()
         expected = oracle(world.graph)
-        assert end.error is None, (seed, end.error)
+        if end.error is not None:
+            assert BLAMED in str(end.error), (seed, end.error)
+            blamed += 1
+            continue
         assert world.outputs == {name: expected[name] for name in world.graph.output_stages()}
         assert end.usage.generated == len(expected), "wasted attempts are not billed"
         lost += losses(world)
     assert lost > 100, "the weather was too good to show anything"
+    assert blamed <= (len(SEEDS) / 20 if chance is CRASHES else 0)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -51,6 +51,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         answer: what it says instead of the prompt's words.
         words: how many words it says, by repeating itself; 0 for the answer once.
         first_token_s, interval_s: delays before the first and each further token, in seconds.
+        compute: the delays keep a core busy, instead of waiting.
         embed_s: delay of an embedding, in seconds.
         load_s: how long loading takes, in seconds.
         fail_at_load: the message of a load that fails.
@@ -67,6 +68,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     words: int = 0
     first_token_s: float = 0.0
     interval_s: float = 0.0
+    compute: bool = False
     embed_s: float = 0.0
     load_s: float = 0.0
     fail_at_load: str = ""
@@ -243,7 +245,11 @@ class FakeEngine:
             if not sample.ended
         ]
         delay = min(dues, default=0.0) - time.monotonic()
-        if delay > 0 and self._wake.wait(delay):
+        if self._script.compute:
+            until = time.monotonic() + delay
+            while time.monotonic() < until:
+                pass
+        elif delay > 0 and self._wake.wait(delay):
             self._wake.clear()
 
     def _advance(self, id: str, running: _Running, now: float) -> list[Output]:

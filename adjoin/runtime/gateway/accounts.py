@@ -25,6 +25,9 @@ from adjoin.runtime.usage_sweep import FETCH_BYTES, Piece
 from adjoin.settings import Settings
 
 _DAY_S = 86_400
+#: Runs that end within so many seconds are settled together.
+_SETTLE_EVERY_S = 0.1
+_PATIENCE_S = 5.0
 _log = logging.getLogger("adjoin.gateway")
 
 
@@ -52,7 +55,8 @@ class Accounts:
         self._kept: dict[str, dict[str, tuple[int, bool]]] = {}
         self._fetching = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._settling: set[asyncio.Task[None]] = set()
+        self._ended: list[Settlement] = []
+        self._settling: asyncio.Task[None] | None = None
         #: By tenant, of one day.
         self._purses: dict[str, tuple[int, Purse]] = {}
 
@@ -69,7 +73,8 @@ class Accounts:
 
     async def up_to_date(self) -> None:
         """Have in the ledger whatever has ended before this was called."""
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        if self._settling is not None:  # a database that cannot be written does not hold us up
+            await asyncio.wait([self._settling], timeout=_PATIENCE_S)
         await self.fetch()
 
     def ended(self, record: RunRecord) -> None:
@@ -83,9 +88,9 @@ class Accounts:
             state=record.state,
             at=time.time(),
         )
-        task = asyncio.ensure_future(self._settle(end))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._ended.append(end)
+        if self._settling is None:
+            self._settling = asyncio.ensure_future(self._settle())
 
     async def funded(self, ask: Ask, tenant: str, tokens: int | None = None) -> Ask:
         """The same, with the budgets that its run is held to.
@@ -173,14 +178,21 @@ class Accounts:
         self._kept[host] = offsets
         return sum(len(piece.data) for piece in pieces) >= FETCH_BYTES
 
-    async def _settle(self, end: Settlement) -> None:
-        while True:
+    async def _settle(self) -> None:
+        """Settle what has ended, and what ends meanwhile. One write for each run would take longer
+        than a short run does."""
+        await asyncio.sleep(_SETTLE_EVERY_S)
+        while ends := self._ended:
+            self._ended = []
             try:
-                await self.ledger.settle(end)
-                return
+                await self.ledger.settle(ends)
             except AdjoinError as error:
-                _log.error("run %s is not settled yet: %s", end.run, error)
+                _log.error("%d runs are not settled yet: %s", len(ends), error)
+                self._ended = ends + self._ended
                 await asyncio.sleep(self._settings.usage_fetch_s)
+            else:
+                await asyncio.sleep(_SETTLE_EVERY_S if self._ended else 0)
+        self._settling = None
 
     async def _follow(self) -> None:
         while True:

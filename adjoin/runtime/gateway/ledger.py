@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -91,13 +92,14 @@ class Ledger:
         if rows:
             await self._database.write(put)
 
-    async def settle(self, end: Settlement) -> None:
-        """A run has ended. If it ends again, after a crash, the last end counts.
+    async def settle(self, ends: Sequence[Settlement]) -> None:
+        """Runs have ended. If one ends again, after a crash, its last end counts.
 
         Raises:
             StateError: nothing was written.
         """
-        await self._database.write(lambda connection: settle(connection, end))
+        last = list({end.run: end for end in ends}.values())
+        await self._database.write(lambda connection: settle(connection, last))
 
     async def lines(self, by: Sequence[str], period: Period) -> list[Line]:
         """What was used, by these :data:`KEYS`, in their order.
@@ -148,21 +150,24 @@ def _usage(row: RowMapping) -> Usage:
     )
 
 
-def settle(connection: Connection, end: Settlement) -> None:
-    """Write how a run ended, in the transaction of who calls."""
+def settle(connection: Connection, ends: Sequence[Settlement]) -> None:
+    """Write how runs ended, each at most once in the list, in the transaction of who calls."""
+    runs = [{"ended": end.run} for end in ends]
     for table in (settled, settled_stages):
-        connection.execute(delete(table).where(table.c.run == end.run))
+        connection.execute(delete(table).where(table.c.run == bindparam("ended")), runs)
+    connection.execute(insert(settled), [_settled_row(end) for end in ends])
+    stages = [
+        {"run": end.run, "stage": stage, **billed._asdict()}
+        for end in ends
+        for stage, billed in end.billed.items()
+    ]
+    if stages:
+        connection.execute(insert(settled_stages), stages)
+
+
+def _settled_row(end: Settlement) -> dict[str, Any]:
     values = {name: getattr(end, name) for name in ("run", "tenant", "workflow", "version")}
-    values |= {"state": end.state, "at": end.at, "day": int(end.at // _DAY_S)}
-    connection.execute(insert(settled).values(values))
-    if end.billed:
-        connection.execute(
-            insert(settled_stages),
-            [
-                {"run": end.run, "stage": stage, **billed._asdict()}
-                for stage, billed in end.billed.items()
-            ],
-        )
+    return values | {"state": end.state, "at": end.at, "day": int(end.at // _DAY_S)}
 
 
 def _row(log: str, record: CallRecord) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from adjoin.runtime.policies.costs import (
 from adjoin.runtime.policies.facts import facts_of
 from adjoin.runtime.policies.topology import Topology, owner_of, weight
 
+#: What it costs to place a stage on a worker that is silent, in seconds: it may never answer, but
+#: where it alone has what the stage needs, that is worth waiting for.
+DOUBT_S = 2.0
 #: Workers beyond those with state that the search looks at, for each demand that keeps stages off.
 _SPARE = 4
 #: Up to so many workers, all are looked at.
@@ -61,6 +64,7 @@ class Problem:
             key=lambda w: (weight(graph.version, self.workers[w]), self.workers[w].name),
             reverse=True,
         )
+        self._doubts = [DOUBT_S * worker.suspect for worker in self.workers]
         self._number = {worker.name: at for at, worker in enumerate(self.workers)}
         self._owners: dict[str, int] = {}
         self._state: dict[tuple[str, int], float] = {}
@@ -78,7 +82,7 @@ class Problem:
         return self._owners[collection]
 
     def state(self, stage: int, worker: int) -> float:
-        total = 0.0
+        total = self._doubts[worker]
         for name in self.collections[stage]:
             key = (name, worker)
             if key not in self._state:

@@ -1,4 +1,4 @@
-"""How long a model that failed to load is left alone. Pure."""
+"""How long a model that failed to load, or a process that died, is left alone. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import msgspec
 
 from adjoin.errors import AdjoinError, EngineError
 
-#: So many failed loads in a row are answered by trying again.
+#: So many failures in a row are answered by trying again.
 _PATIENCE = 3
-_FIRST_PAUSE = 10.0
-_LONGEST_PAUSE = 300.0
+#: A process that lived so long, in seconds, died of something new.
+_SETTLED = 10.0
+
+
+class Pauses(msgspec.Struct, frozen=True):
+    """Seconds; each is twice the one before."""
+
+    first: float
+    longest: float
+
+
+LOADS = Pauses(first=10.0, longest=300.0)
+PROCESSES = Pauses(first=1.0, longest=30.0)
 
 
 class Failures(msgspec.Struct, frozen=True, kw_only=True):
-    """Failed loads in a row: how many, when the last was (seconds, monotonic), and how it ended."""
+    """Failures in a row: how many, when the last was (seconds, monotonic), and how it ended."""
 
     count: int = 0
     last: float = 0.0
@@ -22,11 +33,15 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     def after(self, error: AdjoinError, now: float) -> Failures:
         return Failures(count=self.count + 1, last=now, error=str(error))
 
-    def pause(self, now: float) -> float:
-        """Seconds for which no further load is tried; 0 when one may be."""
+    def after_life(self, lived: float, error: AdjoinError, now: float) -> Failures:
+        """A process died that had been ready for ``lived`` seconds."""
+        return (Failures() if lived >= _SETTLED else self).after(error, now)
+
+    def pause(self, now: float, pauses: Pauses = LOADS) -> float:
+        """Seconds for which nothing is tried; 0 when it may be."""
         if self.count < _PATIENCE:
             return 0.0
-        pause = min(_FIRST_PAUSE * 2.0 ** (self.count - _PATIENCE), _LONGEST_PAUSE)
+        pause = min(pauses.first * 2.0 ** (self.count - _PATIENCE), pauses.longest)
         return max(0.0, self.last + pause - now)
 
 

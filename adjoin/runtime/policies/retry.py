@@ -15,6 +15,8 @@ from adjoin.errors import (
 
 #: Attempts of a stage whose process, worker or link died, when its policy asks for fewer.
 INFRASTRUCTURE_ATTEMPTS = 3
+#: Workers that may die while a stage runs on them, before it is held to be why.
+MOST_DEATHS = 2
 #: Workers in a row that may turn out to be gone before a stage has begun.
 MOST_MISSES = 10
 _FIRST_DELAY_S = 0.05

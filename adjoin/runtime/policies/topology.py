@@ -26,6 +26,7 @@ class Worker(msgspec.Struct, frozen=True):
         collections: those it has open.
         sizes: bytes of the open collections, on the disk.
         models: sources of the models that its host has loaded for it.
+        suspect: it has been silent for longer than it should.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Worker(msgspec.Struct, frozen=True):
     devices: tuple[Device, ...] = ()
     sizes: Mapping[str, int] = {}
     models: frozenset[str] = frozenset()
+    suspect: bool = False
 
 
 class Topology(msgspec.Struct, frozen=True, dict=True):

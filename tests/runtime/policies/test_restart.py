@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from adjoin.errors import EngineError
-from adjoin.runtime.policies.restart import Failures, refusal
+from adjoin.runtime.policies.restart import PROCESSES, Failures, refusal
 
 _ERROR = EngineError("it died")
 
@@ -27,3 +27,11 @@ def test_the_third_pauses_and_says_for_how_long_and_why() -> None:
 
 def test_pauses_double_up_to_a_bound() -> None:
     assert [failures(count).pause(100.0) for count in (3, 4, 5, 30)] == [10, 20, 40, 300]
+
+
+def test_a_process_that_had_settled_is_started_again_at_once() -> None:
+    crashing = Failures()
+    for _ in range(4):
+        crashing = crashing.after_life(0.5, _ERROR, 100.0)
+    assert crashing.pause(100.0, PROCESSES) == 2.0
+    assert crashing.after_life(60.0, _ERROR, 100.0).pause(100.0, PROCESSES) == 0.0
