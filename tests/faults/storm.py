@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
@@ -35,10 +35,11 @@ from durable_flows import TEXT, oracle  # noqa: E402
 from history import ENDS, History, events_are_right  # noqa: E402
 
 from adjoin import Settings  # noqa: E402
-from adjoin.runtime.database import database_url, open_database  # noqa: E402
+from adjoin.runtime.database import Database, database_url, open_database  # noqa: E402
 from adjoin.runtime.gateway.keys import KeyStore  # noqa: E402
 
 _START_S = 60.0
+_SERVING = re.compile(r"^serving at (\S+)$", re.MULTILINE)
 
 
 class Service:
@@ -46,6 +47,7 @@ class Service:
 
     def __init__(self, home: Path, url: str = "") -> None:
         self.home = home
+        self.database = url
         self.starts = 0
         self._environment = os.environ | {
             "ADJOIN_HOME": str(home),
@@ -53,36 +55,33 @@ class Service:
             "ADJOIN_ALLOWED_MODULES": '["durable_flows"]',
             "ADJOIN_TENANT_RUNS": "4096",
             "ADJOIN_INLINE_BYTES": "65536",
+            "ADJOIN_DRAIN_TIMEOUT_S": "1",
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         }
         settings = Settings(home=home, database_url=SecretStr(url))
-        database = open_database(database_url(settings))
+        database: Database = open_database(database_url(settings))
         self.key = KeyStore(database).create(scopes=("invoke", "deploy", "observe"))[1]
         database.close()
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
     def start(self) -> None:
         self.starts += 1
-        log = (self.home / f"serve-{self.starts}.log").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "adjoin.cli", "serve", "--port", "0"],
-            env=self._environment,
-            stderr=subprocess.PIPE,
-            stdout=log,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            log.write(line)
-            log.flush()
-            if line.startswith("serving at "):
-                self.url = line.split()[-1]
-                break
-        else:
-            status = self.process.wait()
-            raise RuntimeError(f"the service did not start ({status}): see {log.name}")
-        threading.Thread(target=_drain, args=(self.process.stderr, log), daemon=True).start()
+        path = self.home / f"serve-{self.starts}.log"
+        with path.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "adjoin.cli", "serve", "--port", "0"],
+                env=self._environment,
+                stderr=log,
+                stdout=log,
+            )
+        deadline = time.monotonic() + _START_S
+        while (found := _SERVING.search(path.read_text())) is None:
+            status = self.process.poll()
+            if status is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the service did not start ({status}): see {path}")
+            time.sleep(0.02)
+        self.url = found[1]
 
     def client(self) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -122,13 +121,6 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def _drain(pipe: Any, log: Any) -> None:
-    with contextlib.suppress(ValueError, OSError):
-        for line in pipe:
-            log.write(line)
-            log.flush()
 
 
 class Storm:
