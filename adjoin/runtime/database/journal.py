@@ -7,12 +7,13 @@ checksum, so that a bit that flips on the disk is found instead of believed.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, Table, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from adjoin.errors import StateError
@@ -25,6 +26,15 @@ from adjoin.types import Usage
 OPEN = "open"
 #: No stage has this name.
 _OUTPUTS = ""
+
+# Put together once: that takes longer than to run them.
+_ENDED = (
+    update(runs)
+    .where(runs.c.id == bindparam("this"), runs.c.state == OPEN)
+    .values(seconds=bindparam("ended") - runs.c.created)
+    .values({name: bindparam(name) for name in ("state", "ended", "usage", "suspected")})
+)
+_UNRECORDED = delete(recorded).where(recorded.c.run == bindparam("this"))
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +96,7 @@ def accept(connection: Connection, run: Accepted, graph: bytes) -> str:
     """Let a run be known with its graph in wire form; returns its id, or that of the run that has
     its key already."""
     digest = digest_of(graph)
-    connection.execute(_insert(connection, graphs).values(digest=digest, wire=graph))
+    connection.execute(_new(connection, graphs), {"digest": digest, "wire": graph})
     data = msgspec.msgpack.encode(run)
     row = {
         "id": run.id,
@@ -101,8 +111,8 @@ def accept(connection: Connection, run: Accepted, graph: bytes) -> str:
         "suspected": 0,
         "state": OPEN,
     }
-    connection.execute(_insert(connection, runs).values(row))
-    if run.key is None:
+    inserted = connection.execute(_new(connection, runs), row)
+    if run.key is None or inserted.rowcount == 1:
         return run.id
     mine = and_(runs.c.tenant == run.tenant, runs.c.key == run.key)
     return str(connection.execute(select(runs.c.id).where(mine)).scalar_one())
@@ -122,6 +132,7 @@ def clear(connection: Connection, ids: Sequence[str]) -> None:
 def record(connection: Connection, run: str, results: Iterable[Recording]) -> None:
     """Put results into the journal, each once: a later attempt replaces an earlier one, whose
     result nobody can be given any more, and never the other way round."""
+    rows = []
     for each in results:
         result = each.result
         row: dict[str, Any] = {
@@ -139,7 +150,9 @@ def record(connection: Connection, run: str, results: Iterable[Recording]) -> No
         elif result.value is not None:
             data = pack(result.value)
             row |= {"digest": digest_of(data), "nbytes": len(data), "value": data}
-        _upsert_later(connection, row)
+        rows.append(row)
+    if rows:
+        connection.execute(_later(connection.dialect.name), rows)
 
 
 def show(connection: Connection, run: str, shown: Sequence[Shown]) -> None:
@@ -155,7 +168,7 @@ def show(connection: Connection, run: str, shown: Sequence[Shown]) -> None:
             }
             for each in shown
         ]
-        connection.execute(_insert(connection, events), rows)
+        connection.execute(_new(connection, events), rows)
 
 
 def end(
@@ -168,16 +181,12 @@ def end(
 ) -> bool:
     """End a run, in this state and no other; says whether it is this one that it ended in. What its
     stages gave is dropped, what it returned is kept."""
-    open_ = and_(runs.c.id == run, runs.c.state == OPEN)
-    found = connection.execute(select(runs.c.created, runs.c.state).where(runs.c.id == run)).first()
-    if found is None:
-        return False
-    if found.state != OPEN:
-        return bool(found.state == state)
-    values = {"state": state, "ended": ended, "seconds": ended - found.created}
     packed = msgspec.json.encode(usage)
-    connection.execute(update(runs).where(open_).values(**values, usage=packed, suspected=0))
-    connection.execute(delete(recorded).where(recorded.c.run == run))
+    values = {"this": run, "state": state, "ended": ended, "usage": packed, "suspected": 0}
+    if not connection.execute(_ENDED, values).rowcount:
+        there = connection.execute(select(runs.c.state).where(runs.c.id == run)).scalar()
+        return bool(there == state)
+    connection.execute(_UNRECORDED, {"this": run})
     if outputs is not None:
         record(connection, run, [Recording(_OUTPUTS, outputs)])
     return True
@@ -314,17 +323,26 @@ def _checksum(each: Shown) -> int:
     return zlib.crc32(each.data, zlib.crc32(b"%d %s" % (each.seq, each.kind.encode())))
 
 
-def _insert(connection: Connection, table: Table) -> Any:
+def _new(connection: Connection, table: Table) -> Any:
     """An insertion that leaves rows which are there already as they are."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    return _insertions(connection.dialect.name, table)
 
 
-def _upsert_later(connection: Connection, row: Mapping[str, Any]) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    query = dialect.insert(recorded).values(row)
-    new = {name: query.excluded[name] for name in row if name not in ("run", "stage")}
-    later = recorded.c.attempt < query.excluded.attempt
-    connection.execute(
-        query.on_conflict_do_update(index_elements=["run", "stage"], set_=new, where=later)
+@functools.cache
+def _insertions(dialect: str, table: Table) -> Any:
+    return _DIALECTS[dialect].insert(table).on_conflict_do_nothing()
+
+
+@functools.cache
+def _later(dialect: str) -> Any:
+    """Made once: to put a statement together takes longer than to run it."""
+    query = _DIALECTS[dialect].insert(recorded)
+    names = [column.name for column in recorded.c if not column.primary_key]
+    return query.on_conflict_do_update(
+        index_elements=["run", "stage"],
+        set_={name: query.excluded[name] for name in names},
+        where=recorded.c.attempt < query.excluded.attempt,
     )
+
+
+_DIALECTS: dict[str, Any] = {"postgresql": postgresql, "sqlite": sqlite}
