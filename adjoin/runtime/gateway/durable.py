@@ -27,6 +27,10 @@ from adjoin.types import Event, RunCompleted, Usage, Used
 _log = logging.getLogger("adjoin.gateway")
 
 
+#: Turns of the loop in which what follows at once comes along into the same write.
+_TURNS = 4
+
+
 class _Shown:
     """The events that are in the journal; what readers read."""
 
@@ -158,6 +162,8 @@ class DurableRecord(RunRecord):
         position = len(self._seen.events)
         while True:
             await run.changed(position)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             news = [] if self.suspended else list(run.events[position:])
             position += len(news)
             if not news:
