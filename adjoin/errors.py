@@ -137,10 +137,13 @@ class StageError(AdjoinError):
     exit_code = 8
 
     @classmethod
-    def of(cls, run: str, stage: str, attempt: int, cause: AdjoinError) -> StageError:
-        tries = f" after {attempt} attempts" if attempt > 1 else ""
+    def of(
+        cls, run: str, stage: str, attempt: int, cause: AdjoinError, *, tries: int | None = None
+    ) -> StageError:
+        """``tries``: how often it was tried, when ``attempt`` did not begin at 1."""
+        tries = attempt if tries is None else tries
         error = cls(
-            f"{cause}{tries}",
+            f"{cause} after {tries} attempts" if tries > 1 else str(cause),
             where=f"stage {stage!r}",
             run=run,
             stage=stage,

@@ -147,6 +147,13 @@ class RunStarted(EventBody, frozen=True, kw_only=True):
     version: str
 
 
+class RunResumed(EventBody, frozen=True, kw_only=True):
+    """Another service goes on with a durable run. What ``recorded`` names is done; what else had
+    begun begins again, and counts its attempts on from a higher number."""
+
+    recorded: tuple[str, ...] = ()
+
+
 class RunPlanned(EventBody, frozen=True, kw_only=True):
     """``placement`` maps each stage to the name of its worker, ``predicted`` to its seconds from
     start to end; ``seconds`` is what all of them should take from here on."""
@@ -248,6 +255,7 @@ class RunCancelled(EventBody, frozen=True, kw_only=True):
 #: Every body there is, as a union that a decoder can tell apart.
 Body: TypeAlias = (
     RunStarted
+    | RunResumed
     | RunPlanned
     | StageStarted
     | ModelLoading

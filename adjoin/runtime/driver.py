@@ -17,7 +17,14 @@ from typing import Any
 
 from adjoin import errors
 from adjoin.dag import Graph
-from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, InputError, TransportError
+from adjoin.errors import (
+    AdjoinError,
+    Cancelled,
+    DeadlineExceeded,
+    InputError,
+    StateError,
+    TransportError,
+)
 from adjoin.functions.engines.base import Account
 from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
@@ -30,13 +37,23 @@ from adjoin.runtime.policies.budget import Purse
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
 from adjoin.runtime.policies.retry import RetryBudget
+from adjoin.runtime.recording import Journal, Recording
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, RunCompleted, RunStarted, StageWarning, Usage, Used
+from adjoin.types import (
+    Body,
+    Event,
+    RunCompleted,
+    RunResumed,
+    RunStarted,
+    StageWarning,
+    Usage,
+    Used,
+)
 
 _log = logging.getLogger(__name__)
 _KEPT_PLANS = 256
@@ -66,6 +83,7 @@ class Driver:
         timeout_s: float | None = None,
         account: Account | None = None,
         purse: Purse | None = None,
+        journal: Journal | None = None,
     ) -> Run:
         """Begin a run, under an ``id`` of the caller's where it has named it before.
 
@@ -73,6 +91,7 @@ class Driver:
             timeout_s: ends the run sooner than ``run_timeout_s`` would.
             account: whom it is counted for.
             purse: what it may use; the run ends when that is used up.
+            journal: makes it durable; it begins with what that has of it.
 
         Raises:
             InputError: an input is unknown, missing, of the wrong type or too large.
@@ -93,6 +112,7 @@ class Driver:
             timeout_s=most if timeout_s is None else min(most, timeout_s),
             account=account or Account(workflow=graph.name, version=graph.version),
             purse=purse or Purse(),
+            journal=journal,
         )
         if graph.version in self._retries:  # else it has all there is
             budget = self._retries[graph.version].earn(len(graph.stages))
@@ -177,6 +197,7 @@ class Terms:
     timeout_s: float
     account: Account
     purse: Purse
+    journal: Journal | None
 
 
 class Run:
@@ -197,7 +218,8 @@ class Run:
         self.purse = terms.purse
         #: Of a run that has ended: by stage, the attempt that is billed.
         self.billed: Mapping[str, Billed] = {}
-        self.events: list[Event] = []
+        journal = terms.journal
+        self.events: list[Event] = [] if journal is None else list(journal.history)
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.driver = driver
         self._inputs = inputs
@@ -209,7 +231,9 @@ class Run:
             graph,
             streaming=terms.streaming,
             spend=lambda: driver.spend_retry(graph.version),
+            past=None if journal is None else journal.past,
         )
+        self._recording = None if journal is None else Recording(journal, self._pull, self.tell)
         self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
         self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()
@@ -260,7 +284,7 @@ class Run:
     # -- the loop --
 
     async def _drive(self) -> None:
-        self._publish(m.Emit(RunStarted(workflow=self.graph.name, version=self.graph.version)))
+        self._publish(m.Emit(self._beginning()))
         expiry = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
         try:
             self._carry_out(self._state.begin())
@@ -275,6 +299,15 @@ class Run:
             self._news.set()
             self.driver.learn(self.graph, self.measures)
 
+    def _beginning(self) -> Body:
+        """The first event of this life; what earlier ones used counts."""
+        for event in self.events:
+            if isinstance(event.body, Used):
+                self.purse.use(spec_of(event.body.model, self.graph).source, event.body.usage)
+        if not self.events:
+            return RunStarted(workflow=self.graph.name, version=self.graph.version)
+        return RunResumed(recorded=tuple(sorted(self._state.recorded)))
+
     def _carry_out(self, commands: list[m.Command]) -> None:
         for command in commands:
             match command:
@@ -288,6 +321,8 @@ class Run:
                         self._planned(known)
                 case m.OpenSegment(index):
                     self._segments[index] = SegmentLink(self, command)
+                case m.FeedSegment(value=m.Stored()):
+                    self._aside(self._feed_stored(command))
                 case m.FeedSegment(index, stage, value, skipped):
                     feed = p.Feed(stage=stage, value=value, skipped=skipped)
                     self._segments[index].send(feed)
@@ -295,7 +330,10 @@ class Run:
                     self._aside(self._retry(command))
                 case m.CloseSegment(index):
                     self._segments[index].close()
-                case m.Collect(values) if any(isinstance(v, p.Ref) for v in values.values()):
+                case m.Record():
+                    assert self._recording is not None
+                    self._recording.add(command)
+                case m.Collect(values) if not all(isinstance(v, Encoded) for v in values.values()):
                     self._aside(self._pull_outputs(values))
                 case m.Collect(values):
                     self._collect(values)
@@ -324,18 +362,37 @@ class Run:
         readers = list(command.readers)
         segment.send(p.Retry(stage=command.stage, attempt=command.attempt, readers=readers))
 
-    async def _pull_outputs(self, values: Mapping[str, p.Value]) -> None:
+    async def _pull_outputs(self, values: Mapping[str, m.Outcome]) -> None:
         here: dict[str, Encoded] = {}
         for stage, value in values.items():
-            if isinstance(value, Encoded):
-                here[stage] = value
-                continue
-            try:
-                here[stage] = await self.driver.cluster.pull(value, self.id)
-            except TransportError:
-                self.tell(m.ValueLost(stage, value.id))
+            found = await self._have(stage, value)
+            if found is None:
                 return
+            here[stage] = found
         self._collect(here)
+
+    async def _feed_stored(self, command: m.FeedSegment) -> None:
+        assert isinstance(command.value, m.Stored)
+        value = await self._have(command.stage, command.value)
+        if value is not None:
+            feed = p.Feed(stage=command.stage, value=value, skipped=command.skipped)
+            self._segments[command.segment].send(feed)
+
+    async def _have(self, stage: str, value: m.Outcome) -> Encoded | None:
+        """The value; when it can no longer be had, the run is told so."""
+        if isinstance(value, Encoded):
+            return value
+        try:
+            if isinstance(value, p.Ref):
+                return await self._pull(value)
+            assert self._recording is not None
+            return await self._recording.load(value)
+        except (TransportError, StateError):
+            self.tell(m.ValueLost(stage, m.place_of(value)))
+            return None
+
+    async def _pull(self, value: p.Ref) -> Encoded:
+        return await self.driver.cluster.pull(value, self.id)
 
     def _collect(self, values: Mapping[str, Any]) -> None:
         try:
@@ -373,6 +430,8 @@ class Run:
         self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {self._timeout_s:g} s")))
 
     async def _free(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
         for task in list(self._side):
             task.cancel()
         await asyncio.gather(*(segment.ended() for segment in self._segments.values()))

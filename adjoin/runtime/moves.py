@@ -3,13 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from adjoin.errors import AdjoinError
 from adjoin.runtime.policies.placement import Plan
-from adjoin.runtime.protocol import StreamRef, Value
+from adjoin.runtime.protocol import Ref, StreamRef, Value
+from adjoin.transport.codec import Encoded
 from adjoin.types import Body, Usage
+
+
+class Stored(msgspec.Struct, frozen=True, tag=True):
+    """A result that the journal keeps, by the sha256 of its bytes."""
+
+    digest: bytes
+    nbytes: int
+
+
+#: The result of a stage as a run knows it: here, with a worker, or in the journal.
+Outcome: TypeAlias = Value | Stored
+
+
+def place_of(value: Outcome | None) -> str:
+    """Where a value is, as :class:`ValueLost` names it; nothing for one that cannot be lost."""
+    if isinstance(value, Ref):
+        return value.id
+    return value.digest.hex() if isinstance(value, Stored) else ""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What the journal has of a stage; ``value`` is None when nobody elsewhere can be given it."""
+
+    attempt: int
+    usage: Usage
+    value: Encoded | Stored | None = None
+    skipped: bool = False
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What the journal has of a run that an earlier service began.
+
+    Attributes:
+        life: which service this is for the run, from 0. Each counts the attempts of stages in a
+            range of its own, so that news of attempts that no journal has seen are void, too.
+        results: of the stages that were recorded.
+        shown: the stages of whose attempts a reader has been sent tokens.
+    """
+
+    life: int = 0
+    results: Mapping[str, Result] = {}
+    shown: frozenset[str] = frozenset()
+
 
 # --- Facts: what the driver saw. ---
 
@@ -82,10 +127,26 @@ class SegmentEnded(Fact, frozen=True):
 
 
 class ValueLost(Fact, frozen=True):
-    """The recorded result of a stage, or its stream, can no longer be had."""
+    """The result of a stage, or its stream, can no longer be had; ``ref`` is the id of where it
+    was, or the digest, in hexadecimal, of what the journal had."""
 
     stage: str
     ref: str
+
+
+class Recorded(Fact, frozen=True):
+    """The journal has the result of a stage, and this is how it is had from now on."""
+
+    stage: str
+    attempt: int
+    value: Encoded | Stored | None = None
+
+
+class RecordFailed(Fact, frozen=True):
+    """The result of a stage was gone before it could be recorded."""
+
+    stage: str
+    attempt: int
 
 
 class Collected(Fact, frozen=True):
@@ -123,7 +184,7 @@ class OpenSegment(Command, frozen=True):
 class FeedSegment(Command, frozen=True):
     segment: int
     stage: str
-    value: Value | StreamRef
+    value: Outcome | StreamRef
     skipped: bool = False
 
 
@@ -135,6 +196,17 @@ class RetryStage(Command, frozen=True):
     attempt: int
     delay: float
     readers: tuple[str, ...] = ()
+
+
+class Record(Command, frozen=True):
+    """Put a stage's result into the journal, after those that were commanded before; answer:
+    Recorded or RecordFailed."""
+
+    stage: str
+    attempt: int
+    usage: Usage
+    value: Value | None
+    skipped: bool
 
 
 class CloseSegment(Command, frozen=True):
@@ -153,7 +225,7 @@ class Emit(Command, frozen=True):
 class Collect(Command, frozen=True):
     """Every stage is recorded: fetch the outputs; answer Collected or ValueLost."""
 
-    values: Mapping[str, Value]
+    values: Mapping[str, Outcome]
 
 
 class End(Command, frozen=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 
-from adjoin.runtime.protocol import StreamRef, Value
+from adjoin.runtime.moves import Outcome
+from adjoin.runtime.protocol import StreamRef
 from adjoin.types import Usage
 
 
@@ -19,8 +20,18 @@ class StageRecord:
     """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
-        *("attempt", "deaths", "losses", "misses", "segment", "skipped", "status"),
-        *("stream", "tokens_seen", "usage", "value", "warned"),
+        *(
+            "asked",
+            "attempt",
+            "deaths",
+            "finished",
+            "former",
+            "lost",
+            "losses",
+            "misses",
+            "recording",
+        ),
+        *("segment", "skipped", "status", "stream", "tokens_seen", "usage", "value", "warned"),
     )
 
     def __init__(self) -> None:
@@ -34,7 +45,12 @@ class StageRecord:
         self.warned: set[str] = set()
         self.skipped = False
         self.usage = Usage()
-        self.value: Value | None = None
+        self.value: Outcome | None = None
+        self.finished: float | None = None  # seconds since the run began
+        self.recording = False  # done, and on its way into the journal
+        self.asked = False  # so, and the driver was told to put it there
+        self.lost = False  # so, and its owner is gone: the journal has it, or nobody
+        self.former = ""  # where its value was before it was recorded
         self.stream: StreamRef | None = None
 
 

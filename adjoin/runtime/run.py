@@ -10,6 +10,10 @@ What it guarantees, whatever the order, repetition or loss of facts:
 * a stage starts only when all its inputs are recorded or made in its own segment, or flow to it;
 * attempts are bounded, and a stage whose tokens a reader has seen is never started over;
 * exactly one :class:`End` is commanded, and every segment opened before it is closed.
+
+A **durable** run commands, too, that each result is recorded in a journal, in an order in which no
+result comes before those it was made of. A result that is on its way there is neither lost nor made
+again before it is known whether the journal has it. A run can begin with what a journal has of it.
 """
 
 from __future__ import annotations
@@ -33,13 +37,20 @@ from adjoin.runtime.moves import (
     Flows,
     MakePlan,
     OpenSegment,
+    Outcome,
+    Past,
     Planned,
+    Record,
+    Recorded,
+    RecordFailed,
     RetryStage,
     Seen,
     SegmentEnded,
     SegmentLost,
     Stop,
+    Stored,
     ValueLost,
+    place_of,
 )
 from adjoin.runtime.policies.billing import Billed, StageEnd, billed
 from adjoin.runtime.policies.retry import (
@@ -50,7 +61,7 @@ from adjoin.runtime.policies.retry import (
     may_retry,
 )
 from adjoin.runtime.progress import SegmentRecord, StageRecord, Status
-from adjoin.runtime.protocol import Ref, StreamRef, Value
+from adjoin.runtime.protocol import Ref, StreamRef
 from adjoin.types import (
     Body,
     RunCancelled,
@@ -65,6 +76,9 @@ from adjoin.types import (
     WorkerLost,
 )
 
+#: More than a stage can have in one life: its policy's, those lost with workers, and misses.
+ATTEMPTS_OF_A_LIFE = 100
+
 
 class RunState:
     """The state of one run.
@@ -72,6 +86,7 @@ class RunState:
     Args:
         streaming: a reader sees tokens as they come, so a stage that sent some is not retried.
         spend: asked before a retry: whether the workflow may still have one.
+        past: what the journal has of a durable run; None of one that keeps no journal.
     """
 
     def __init__(
@@ -81,12 +96,16 @@ class RunState:
         *,
         streaming: bool = False,
         spend: Callable[[], bool] = lambda: True,
+        past: Past | None = None,
     ) -> None:
         self.run = run
         self.ended = False
         self._graph = graph
         self._streaming = streaming
         self._spend = spend
+        self._durable = past is not None
+        self._past = past or Past()
+        self._before = self._past.life * ATTEMPTS_OF_A_LIFE
         self._collecting = False
         self._stages = {stage.id: StageRecord() for stage in graph.stages}
         self._segments: list[SegmentRecord] = []
@@ -96,10 +115,32 @@ class RunState:
 
     def begin(self) -> list[Command]:
         """The first commands of the run."""
-        if self._stages:
-            return [MakePlan(frozenset(self._stages))]
-        self._collecting = True
-        return [Collect({})]
+        self._out = []
+        self._remember()
+        waiting = {n for n, s in self._stages.items() if s.status is Status.WAITING}
+        if self._streaming and (cut := sorted(waiting & self._past.shown)):
+            self._give_up(cut[0], "what it was sending was lost with the service")
+        elif waiting:
+            self._out.append(MakePlan(frozenset(waiting)))
+        else:
+            self._advance()
+        return self._out
+
+    def _remember(self) -> None:
+        """Take up what is recorded; what nobody can be given, and somebody needs, is made again."""
+        for name, stage in self._stages.items():
+            stage.attempt = self._before
+            if (result := self._past.results.get(name)) is not None:
+                stage.status = Status.DONE
+                stage.attempt = result.attempt
+                stage.usage, stage.value = result.usage, result.value
+                stage.skipped = result.skipped
+        for name in reversed(self._stages):  # those that need come before what they need
+            stage = self._stages[name]
+            if stage.status is Status.DONE and stage.value is None and self._needed(name):
+                stage.status = Status.WAITING
+                stage.attempt = self._before
+                stage.usage = Usage()
 
     def apply(self, fact: Fact) -> list[Command]:
         """Take a fact, return what to do now. Facts that are late or repeated change nothing."""
@@ -127,6 +168,12 @@ class RunState:
                 self._segment_ended(segment)
             case ValueLost(stage, ref):
                 self._value_lost(stage, ref)
+            case Recorded(stage, attempt):
+                if self._recording(stage, attempt):
+                    self._has_recorded(fact)
+            case RecordFailed(stage, attempt):
+                if self._recording(stage, attempt):
+                    self._record_failed(stage)
             case Collected():
                 if self._collecting:
                     self._end(None)
@@ -143,6 +190,11 @@ class RunState:
             for name, stage in self._stages.items()
         }
         return billed(seen, error, streaming=self._streaming)
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """The stages whose results are there when the run begins."""
+        return frozenset(self._past.results)
 
     # -- reactions --
 
@@ -184,7 +236,7 @@ class RunState:
             self._stream_lost(fact.stage)
             return
         waits = fact.stage in self._graph.passing and stage.status is Status.OPEN
-        if waits and stage.attempt > 1 and not self._readers(fact.stage):
+        if waits and stage.attempt - self._before > 1 and not self._readers(fact.stage):
             self._retry(fact.stage)  # its reader ended meanwhile, and would never read this one
         self._advance()
 
@@ -194,24 +246,67 @@ class RunState:
         stage.usage = fact.usage
         stage.value = fact.value
         stage.skipped = fact.skipped
-        worker = self._segments[stage.segment].worker
-        body = StageSkipped() if fact.skipped else StageCompleted(worker=worker, usage=fact.usage)
-        self._emit(body, fact.stage, fact.attempt, fact.at)
+        if self._durable:
+            stage.recording, stage.asked, stage.finished = True, False, fact.at
+            self._record()
+        else:
+            self._done(fact.stage, fact.at)
         if not self._segments[stage.segment].open:  # the news of its end came first
             self._segment_ended(stage.segment)
+        self._advance()
+
+    def _done(self, name: str, at: float | None) -> None:
+        stage = self._stages[name]
+        worker = self._segments[stage.segment].worker
+        body = StageSkipped() if stage.skipped else StageCompleted(worker=worker, usage=stage.usage)
+        self._emit(body, name, stage.attempt, at)
+
+    def _record(self) -> None:
+        """Have recorded what is done, once all it was made of comes before it: who reads a stream
+        may be done before the stage that makes it."""
+        for name, stage in self._stages.items():
+            if (
+                stage.recording
+                and not stage.asked
+                and all(map(self._asked, self._graph.dependencies(name)))
+            ):
+                stage.asked = True
+                value = None if isinstance(stage.value, Stored) else stage.value
+                record = Record(name, stage.attempt, stage.usage, value, stage.skipped)
+                self._out.append(record)
+
+    def _asked(self, name: str) -> bool:
+        stage = self._stages[name]
+        return stage.status is Status.DONE and (stage.asked or not stage.recording)
+
+    def _record_failed(self, name: str) -> None:
+        stage = self._stages[name]
+        stage.recording = stage.lost = False
+        self._start_over([], [name], "its result was lost")
+        if stage.status is Status.DONE and not self.ended:  # nobody needs it
+            self._done(name, stage.finished)
+            self._advance()
+
+    def _has_recorded(self, fact: Recorded) -> None:
+        stage = self._stages[fact.stage]
+        stage.recording = stage.lost = False
+        if fact.value is not None:
+            stage.former, stage.value = place_of(stage.value), fact.value
+        self._done(fact.stage, stage.finished)
         self._advance()
 
     def _broke(self, name: str, error: AdjoinError) -> None:
         stage = self._stages[name]
         attempts = self._graph.stage(name).policy.attempts
         seen = self._streaming and stage.tokens_seen
-        again = may_retry(error, stage.attempt, attempts, tokens_seen=seen)
+        tries = stage.attempt - self._before
+        again = may_retry(error, tries, attempts, tokens_seen=seen)
         if not again or not self._spend():
             self._emit(StageFailed(error=errors.to_wire(error)), name, stage.attempt)
-            self._end(StageError.of(self.run, name, stage.attempt, error))
+            self._end(StageError.of(self.run, name, stage.attempt, error, tries=tries))
             return
         self._emit(StageFailed(error=errors.to_wire(error), retry=True), name, stage.attempt)
-        self._retry(name, delay_before(stage.attempt + 1))
+        self._retry(name, delay_before(tries + 1))
 
     def _retry(self, name: str, delay: float = 0.0) -> None:
         """Another attempt where it is. What reads its stream waits there for the new one."""
@@ -253,8 +348,15 @@ class RunState:
         self._lost_streams.add(ref)  # its beginning may be heard of later
         if stage.stream is not None and stage.stream.id == ref:
             self._stream_lost(name)
-        elif stage.status is Status.DONE and isinstance(stage.value, Ref) and stage.value.id == ref:
-            self._start_over([], [name], "its result was lost")
+        elif stage.status is Status.DONE and place_of(stage.value) == ref:
+            if stage.recording:
+                stage.lost = True
+                self._unfeed(name)  # who needs it gets what is recorded
+            else:
+                self._start_over([], [name], "its result was lost")
+        elif stage.status is Status.DONE and ref == stage.former:
+            self._unfeed(name)  # who was sent there is sent what is recorded
+            self._advance()
 
     def _stream_lost(self, name: str) -> None:
         """A reader has to begin again, and cannot: its pieces are dropped, or their owner gone."""
@@ -306,7 +408,8 @@ class RunState:
             hint = "see whether what it is given kills it: its workers' logs, its use of memory"
         error = EngineError(why, hint=hint)
         attempt = max(1, stage.attempt)
-        self._end(StageError.of(self.run, name, attempt, error))
+        tries = max(1, attempt - self._before)
+        self._end(StageError.of(self.run, name, attempt, error, tries=tries))
 
     def _unreachable(self, names: Iterable[str]) -> set[str]:
         """Of what these take the results that were made, and can no longer be had."""
@@ -345,7 +448,9 @@ class RunState:
                 self._open(segment, index)
             if segment.open:
                 self._feed(segment, index)
-        if not self._collecting and all(s.status is Status.DONE for s in self._stages.values()):
+        if not self._collecting and all(
+            s.status is Status.DONE and not s.recording for s in self._stages.values()
+        ):
             self._collecting = True
             self._out.append(Collect({name: self._value(name) for name in sorted(self._outputs)}))
 
@@ -383,13 +488,13 @@ class RunState:
                     segment.fed.add(key)
                     self._out.append(FeedSegment(index, before, offer, stage.skipped))
 
-    def _offer(self, before: str, name: str, segment: SegmentRecord) -> Value | StreamRef | None:
+    def _offer(self, before: str, name: str, segment: SegmentRecord) -> Outcome | StreamRef | None:
         """What a stage is given of one before it: its result, or its stream while there is none.
 
         Who reads the stream already goes on with that.
         """
         stage = self._stages[before]
-        value = stage.value if stage.status is Status.DONE else None
+        value = stage.value if stage.status is Status.DONE and not stage.lost else None
         stream = stage.stream if self._graph.reads(name, before) else None
         if stream is not None and (value is None or (before, stream.id) in segment.fed):
             return stream
@@ -441,11 +546,17 @@ class RunState:
         stage = self._stages[name]
         return stage.status is Status.DONE and stage.value is not None and self._recorded(name)
 
+    def _recording(self, name: str, attempt: int) -> bool:
+        stage = self._stages.get(name)
+        return stage is not None and stage.recording and stage.attempt == attempt
+
     def _recorded(self, name: str) -> bool:
         """Whether the result survives the loss of its segment, or its segment is still there."""
         stage = self._stages[name]
-        if self._segments[stage.segment].open:
+        if stage.segment < 0 or self._segments[stage.segment].open:
             return True
+        if stage.recording and stage.value is not None:
+            return True  # it is not known yet whether it was lost
         return stage.value is not None and not isinstance(stage.value, Ref)
 
     def _needed(self, name: str) -> bool:
@@ -455,9 +566,11 @@ class RunState:
 
     def _leaves(self, name: str, segment: SegmentRecord) -> bool:
         outside = self._graph.consumers(name) - segment.stages
+        if self._durable and name not in self._graph.passing and name not in self._graph.confined:
+            return True  # into the journal
         return name in self._outputs or any(not self._graph.reads(n, name) for n in outside)
 
-    def _value(self, name: str) -> Value:
+    def _value(self, name: str) -> Outcome:
         value = self._stages[name].value
         if value is None:
             raise errors.StateError(f"stage {name!r} was recorded without its result")
@@ -471,6 +584,12 @@ class RunState:
         stage.value = None
         stage.stream = None
         stage.usage = Usage()
+        stage.recording = stage.lost = stage.asked = False
+        if stage.attempt < self._before:  # recorded in an earlier life, and damaged since
+            stage.attempt = self._before
+        self._unfeed(name)
+
+    def _unfeed(self, name: str) -> None:
         for segment in self._segments:
             segment.fed = {key for key in segment.fed if key[0] != name}
 

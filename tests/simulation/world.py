@@ -230,12 +230,11 @@ class World:
             plan = place(self.graph, topology, stages)
         self._send(m.Planned(plan))
 
-    def _collect(self, values: dict[str, Value]) -> None:
+    def _collect(self, values: dict[str, m.Outcome]) -> None:
         for stage, value in values.items():
             found = self._resolve(value)
             if found is None:
-                assert isinstance(value, Ref)
-                self._send(m.ValueLost(stage, value.id))
+                self._send(m.ValueLost(stage, m.place_of(value)))
                 return
             (self.outputs[stage],) = found
         self._send(m.Collected())
@@ -268,8 +267,7 @@ class World:
             return
         found = self._resolve(value)
         if found is None:
-            assert isinstance(value, Ref)
-            self._send(m.ValueLost(stage, value.id))
+            self._send(m.ValueLost(stage, m.place_of(value)))
             return
         (segment.values[stage],) = found
         if feed.skipped:
@@ -434,7 +432,7 @@ class World:
         segment.refs[ref.id] = segment.values[stage]
         return ref
 
-    def _resolve(self, value: Value | StreamRef) -> tuple[Any] | None:
+    def _resolve(self, value: m.Outcome | StreamRef) -> tuple[Any] | None:
         """The value, or None when its owner is gone."""
         if isinstance(value, Encoded):
             return (codec.decode(value),)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from adjoin.errors import AdjoinError, Cancelled, from_wire
+from adjoin.errors import AdjoinError, Cancelled, DeadlineExceeded, from_wire
 from adjoin.runtime.driver import Run
 from adjoin.runtime.gateway.bodies import encode
 from adjoin.runtime.gateway.deployments import Deployment
@@ -18,7 +25,19 @@ from adjoin.runtime.policies.billing import Billed
 from adjoin.runtime.run import closing_body
 from adjoin.types import Body, Event, RunCancelled, RunCompleted, RunFailed, Usage, Used
 
-State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State: TypeAlias = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+CLOSING = (RunCompleted, RunFailed, RunCancelled)
+
+
+class Source(Protocol):
+    """Where readers of a run that goes on have its events from."""
+
+    @property
+    def events(self) -> Sequence[Event]: ...
+
+    async def changed(self, position: int) -> None:
+        """Wait until there is an event at ``position``, or no more will come."""
+        ...
 
 
 class RunRecord:
@@ -35,6 +54,8 @@ class RunRecord:
         #: The trace that its request was part of: headers of W3C Trace Context.
         self.trace: Mapping[str, str] = {}
         self.run: Run | None = None
+        #: What readers see while it goes on.
+        self.source: Source | None = None
         #: Of an ended run: each event as JSON, with the kind of it.
         self.kept: list[tuple[str, bytes]] = []
         self.state: State = "queued"
@@ -47,9 +68,20 @@ class RunRecord:
         self._cancelled = ""
         self._begun = asyncio.Event()
 
+    #: Whether it outlives the service and whoever asked for it.
+    durable = False
+
     @property
     def tenant(self) -> str:
         return self.deployment.tenant
+
+    @property
+    def workflow(self) -> str:
+        return self.deployment.name
+
+    @property
+    def version(self) -> str:
+        return self.deployment.graph.version
 
     @property
     def ended(self) -> bool:
@@ -66,7 +98,7 @@ class RunRecord:
 
     def began(self, run: Run) -> None:
         self.started = time.time()
-        self.run = run
+        self.run = self.source = run
         self.state = "running"
         self._begun.set()
         run.done.add_done_callback(lambda _: self._ended_with(run))
@@ -86,6 +118,14 @@ class RunRecord:
             self._cancelled = reason
             self.waiting.cancel()
 
+    def when_ended(self, run: Run, call: Callable[[], None]) -> None:
+        """Have this called when its run has ended and freed what it held."""
+        run.when_ended(call)
+
+    def left(self, reason: str) -> None:
+        """Whoever asked for it has left."""
+        self.cancel(reason)
+
     async def outcome(self) -> RunCompleted:
         """What it returned.
 
@@ -93,12 +133,12 @@ class RunRecord:
             AdjoinError: what it failed with.
         """
         await self._begun.wait()
-        if self.run is None:
+        if (source := self.source) is None:
             body = self._last()
         else:
-            run = self.run
-            await asyncio.wait([run.done])
-            body = run.events[-1].body  # as it is: what was kept went through JSON
+            while not source.events or not isinstance(source.events[-1].body, CLOSING):
+                await source.changed(len(source.events))
+            body = source.events[-1].body  # as it is: what was kept went through JSON
         if isinstance(body, RunCompleted):
             return body
         raise self._error(body)
@@ -113,15 +153,16 @@ class RunRecord:
         while not self._begun.is_set():
             if not await _within(every, self._begun.wait()):
                 yield []
-        if self.run is None:
-            yield [Event(run=self.id, seq=0, at=self.seconds, body=(await self.outcome()))]
+        if (source := self.source) is None:
+            await self.outcome()
+            yield [msgspec.json.decode(data, type=Event) for _, data in self.kept]
             return
-        run, position = self.run, 0
+        position = 0
         while True:
-            if not await _within(every, run.changed(position)):
+            if not await _within(every, source.changed(position)):
                 yield []
                 continue
-            news = run.events[position:]
+            news = list(source.events[position:])
             position += len(news)
             last = news[-1].body
             if isinstance(last, RunFailed | RunCancelled):
@@ -159,8 +200,8 @@ class RunRecord:
         """What a client may see of it in a list."""
         found: dict[str, Any] = {
             "id": self.id,
-            "workflow": self.deployment.name,
-            "version": self.deployment.graph.version,
+            "workflow": self.workflow,
+            "version": self.version,
             "revision": self.deployment.revision,
             "state": self.state,
             "created": self.created,
@@ -183,13 +224,13 @@ class RunRecord:
     def _from(self, position: int) -> list[tuple[int, str, bytes]]:
         if self.ended:
             return [(number, *self.kept[number]) for number in range(position, len(self.kept))]
-        events = [] if self.run is None else self.run.events[position:]
+        events = [] if self.source is None else self.source.events[position:]
         return [(event.seq, type(event.body).__name__, encode(event)) for event in events]
 
     async def _news(self, position: int) -> None:
         await self._begun.wait()
-        if self.run is not None:
-            await self.run.changed(position)
+        if self.source is not None:
+            await self.source.changed(position)
             await asyncio.sleep(0)  # whoever follows the run's end comes first
 
     def _ended_with(self, run: Run) -> None:
@@ -205,9 +246,19 @@ class RunRecord:
         else:
             used = (event.body.usage for event in events if isinstance(event.body, Used))
             self.usage = sum(used, start=Usage())
-            self.state = "cancelled" if isinstance(last.body, RunCancelled) else "failed"
-        self.run = None
+            self.state = state_of(last.body)
+        self.run = self.source = None
         self._begun.set()
+
+
+def state_of(body: Body) -> State:
+    """How a run ended whose last event this is."""
+    if isinstance(body, RunCompleted):
+        return "succeeded"
+    if isinstance(body, RunCancelled):
+        return "cancelled"
+    late = isinstance(body, RunFailed) and body.error.get("code") == DeadlineExceeded.code
+    return "expired" if late else "failed"
 
 
 async def _within(seconds: float, work: Awaitable[Any]) -> bool:

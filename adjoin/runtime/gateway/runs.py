@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from adjoin.functions.engines.base import Account
 from adjoin.runtime.driver import Driver
 from adjoin.runtime.gateway.asks import Ask, Slot
 from adjoin.runtime.gateway.deployments import Deployment, Deployments
+from adjoin.runtime.gateway.durable import DurableRecord
 from adjoin.runtime.gateway.gate import wait_turn
 from adjoin.runtime.gateway.quotas import Quotas
 from adjoin.runtime.gateway.records import RunRecord
@@ -25,7 +26,7 @@ OnEnd = Callable[[RunRecord], None]
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Of one run: its turn, the tokens that are reserved for it, and what it competes by."""
 
     turn: asyncio.Future[None]
@@ -53,6 +54,7 @@ class Runs:
         self._ended: OrderedDict[str, RunRecord] = OrderedDict()
         self._kept_bytes = 0
         self.quotas = quotas
+        self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -73,20 +75,50 @@ class Runs:
                 service is ending.
         """
         ask = ask or Ask()
-        timeout_s = ask.timeout_s
+        record = RunRecord(deployment, ask.run)
+        place = self.admit(record, inputs, ask)
+        self.launch(record, inputs, ask, place, streaming=streaming)
+        return record
+
+    def admit(self, record: RunRecord, inputs: Mapping[str, Any], ask: Ask) -> Place:
+        """Give a run a place in the queue; raises as :meth:`start`."""
+        deployment = record.deployment
         with ask.slot or self.take(deployment.tenant, deployment) as slot:
             deployment.runnable.check_inputs(inputs)
             place = self._enter_gate(deployment, inputs, ask)
             slot.keep()
-        turn = place.turn
-        record = RunRecord(deployment, ask.run)
-        account = Account(deployment.tenant, deployment.name, deployment.graph.version, record.id)
-        self._enter(record, place)
+        self.enter(record)
+        return place
+
+    def withdraw(self, record: RunRecord, place: Place) -> None:
+        """Take the place back from a run that is not accepted after all."""
+        record.deployment.gate.leave(place.turn)
+        self._give_back(record, place)
+        self.leave(record)
+
+    def launch(
+        self,
+        record: RunRecord,
+        inputs: Mapping[str, Any],
+        ask: Ask,
+        place: Place,
+        *,
+        streaming: bool = False,
+    ) -> None:
+        """Start a run that has a place, now or when it is its turn.
+
+        Raises:
+            AdjoinError: it ended at once; not of a durable run, whose outcome says so.
+        """
+        deployment = record.deployment
+        account = Account(deployment.tenant, record.workflow, record.version, record.id)
         began = time.monotonic()
 
         def begin() -> None:
-            left = None if timeout_s is None else timeout_s - (time.monotonic() - began)
-            if left is not None and hopeless(deployment.gate.load, left):
+            left = None if ask.timeout_s is None else ask.timeout_s - (time.monotonic() - began)
+            if isinstance(record, DurableRecord):
+                left = record.left_s
+            if left is not None and (left <= 0 or hopeless(deployment.gate.load, left)):
                 raise DeadlineExceeded(
                     f"{left:.3g} s are left when the run could start, which is too short",
                     hint="give it more time; there is much to do just now",
@@ -99,12 +131,13 @@ class Runs:
                 timeout_s=left,
                 account=account,
                 purse=ask.purse,
+                journal=record.journal if isinstance(record, DurableRecord) else None,
             )
             record.began(run)
-            run.when_ended(lambda: self._end(record, place))
+            record.when_ended(run, lambda: self._end(record, place))
 
         async def wait() -> None:
-            await wait_turn(turn, timeout_s)
+            await wait_turn(place.turn, ask.timeout_s)
             begin()
 
         def settled(task: asyncio.Task[None]) -> None:
@@ -112,16 +145,16 @@ class Runs:
             if error is not None:
                 self._refuse(record, place, wrap(error))
 
-        if turn.done():
+        if place.turn.done():
             try:
                 begin()
             except AdjoinError as error:
                 self._refuse(record, place, error)
-                raise
+                if not record.durable:
+                    raise
         else:
             record.waiting = asyncio.ensure_future(wait())
             record.waiting.add_done_callback(settled)
-        return record
 
     def find(self, tenant: str, id: str) -> RunRecord:
         """A run; raises :class:`NotFound`, also for one that is another tenant's."""
@@ -139,14 +172,18 @@ class Runs:
         return sorted(mine, key=lambda record: record.created, reverse=True)[:most]
 
     async def drain(self, timeout_s: float) -> None:
-        """Accept no more, wait for those that are there, cancel what is left after the time."""
+        """Accept no more, wait for those that are there; after the time cancel what is left, and
+        leave to the next service what is durable."""
         self.draining = True
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
             for record in list(self._active.values()):
-                record.cancel("the service is ending")
+                if isinstance(record, DurableRecord):
+                    record.suspend()
+                else:
+                    record.cancel("the service is ending")
             await self._idle.wait()
 
     def take(self, tenant: str, deployment: Deployment | None = None) -> Slot:
@@ -165,7 +202,7 @@ class Runs:
         self.quotas.take_run(tenant, mean_seconds(seconds))
         return Slot(self.quotas, tenant)
 
-    def _enter_gate(self, deployment: Deployment, inputs: Mapping[str, Any], ask: Ask) -> _Place:
+    def _enter_gate(self, deployment: Deployment, inputs: Mapping[str, Any], ask: Ask) -> Place:
         """A place in the queue, for which tokens are reserved.
 
         Raises:
@@ -188,33 +225,60 @@ class Runs:
         except AdjoinError:
             self.quotas.settle(tenant, reserved, 0)
             raise
-        return _Place(turn, reserved, gate.lane.tokens)
+        return Place(turn, reserved, gate.lane.tokens)
 
-    def _enter(self, record: RunRecord, place: _Place) -> None:
-        self._active[record.id] = record
-        self._deployments.entered(record.deployment)
-        self._idle.clear()
+    def enter(self, record: RunRecord) -> None:
+        """A run is there from now on."""
+        if record.id not in self._active:
+            self._active[record.id] = record
+            self._deployments.entered(record.deployment)
+            self._idle.clear()
 
-    def _refuse(self, record: RunRecord, place: _Place, error: AdjoinError) -> None:
+    def leave(self, record: RunRecord) -> None:
+        """A run is not there any more: it has ended, was not accepted, or is suspended."""
+        self._active.pop(record.id, None)
+        self._deployments.left(record.deployment)
+        if record.ended:
+            if not record.durable:
+                self._keep(record)
+            self._on_end(record)
+        if not self._active:
+            self._idle.set()
+
+    def forget(self, id: str) -> None:
+        """Keep no more of a run that has ended."""
+        if (record := self._ended.pop(id, None)) is not None:
+            self._kept_bytes -= record.nbytes
+
+    def _refuse(self, record: RunRecord, place: Place, error: AdjoinError) -> None:
         record.deployment.gate.leave(place.turn)
+        self._give_back(record, place)
+        if isinstance(record, DurableRecord):
+            self._aside(self._refuse_durable(record, error))
+            return
         record.refused(error)
-        self._leave(record, place)
+        self.leave(record)
 
-    def _end(self, record: RunRecord, place: _Place) -> None:
+    async def _refuse_durable(self, record: DurableRecord, error: AdjoinError) -> None:
+        if not record.suspended:
+            await record.refuse(error)
+        self.leave(record)
+
+    def _end(self, record: RunRecord, place: Place) -> None:
         mean = record.seconds if record.state == "succeeded" else None
         cost = tokens_of(record.usage) if place.by_tokens else record.seconds
         record.deployment.gate.leave(place.turn, mean, cost)
-        self._leave(record, place)
+        self._give_back(record, place)
+        self.leave(record)
 
-    def _leave(self, record: RunRecord, place: _Place) -> None:
-        del self._active[record.id]
+    def _give_back(self, record: RunRecord, place: Place) -> None:
         self.quotas.give_run(record.tenant)
         self.quotas.settle(record.tenant, place.reserved, tokens_of(record.usage))
-        self._deployments.left(record.deployment)
-        self._keep(record)
-        self._on_end(record)
-        if not self._active:
-            self._idle.set()
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _keep(self, record: RunRecord) -> None:
         self._ended[record.id] = record

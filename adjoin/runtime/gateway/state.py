@@ -26,7 +26,8 @@ class SavedWorkflows:
         self._database = database
 
     def all(self) -> list[Saved]:
-        return [Saved(*row) for row in self._database.read_now(select(deployments))]
+        rows = self._database.read_now(select(deployments))
+        return [msgspec.convert(row._asdict(), Saved) for row in rows]
 
     def put(self, saved: Saved) -> None:
         """Raises :class:`StateError` when it cannot be written; then nothing has changed."""
