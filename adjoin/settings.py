@@ -203,6 +203,12 @@ class Settings(BaseSettings):
         default=1.0, gt=0, description="between two looks of the service at usage logs"
     )
     kept_runs: int = Field(default=1000, ge=1, description="ended runs that can be looked at")
+    run_retention_s: float = Field(
+        default=604_800.0, gt=0, description="how long durable runs can be looked at, once ended"
+    )
+    run_retention_bytes: int = Field(
+        default=10_000_000_000, ge=0, description="of their events, of all together"
+    )
     kept_run_bytes: int = Field(default=64_000_000, ge=1, description="of their events, together")
 
     @field_validator("tenants")

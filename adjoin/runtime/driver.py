@@ -321,9 +321,10 @@ class Run:
                         self._planned(known)
                 case m.OpenSegment(index):
                     self._segments[index] = SegmentLink(self, command)
-                case m.FeedSegment(value=m.Stored()):
-                    self._aside(self._feed_stored(command))
                 case m.FeedSegment(index, stage, value, skipped):
+                    if isinstance(value, m.Stored):
+                        self._aside(self._feed_stored(command))
+                        continue
                     feed = p.Feed(stage=stage, value=value, skipped=skipped)
                     self._segments[index].send(feed)
                 case m.RetryStage():

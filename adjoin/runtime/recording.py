@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from adjoin.errors import AdjoinError, StateError, TransportError
@@ -44,7 +44,7 @@ class Recording:
     def __init__(
         self,
         journal: Journal,
-        pull: Callable[[Ref], asyncio.Future[Encoded]],
+        pull: Callable[[Ref], Awaitable[Encoded]],
         tell: Callable[[m.Fact], None],
     ) -> None:
         self._journal = journal
@@ -76,12 +76,12 @@ class Recording:
                 if result is not None
             ]
             try:
-                results = dict(
-                    zip((s for s, _ in kept), await self._journal.record(kept), strict=True)
-                )
+                recorded = await self._journal.record(kept)
             except AdjoinError as error:
                 self._tell(m.Stop(error))
                 return
+            names = (stage for stage, _ in kept)
+            results = dict(zip(names, recorded, strict=True))
             for command in group:
                 if (result := results.get(command.stage)) is None:
                     self._tell(m.RecordFailed(command.stage, command.attempt))

@@ -16,6 +16,7 @@ from adjoin.runtime.gateway import problems
 from adjoin.runtime.gateway.asks import Ask
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
+from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.openai.form import Form, Source
 from adjoin.runtime.gateway.openai.transcript import Transcript, error_events
 from adjoin.runtime.gateway.records import RunRecord
@@ -45,13 +46,14 @@ async def respond(request: Request, service: Service, asked: Asked) -> Response:
     """
     form = asked.form
     follows = form.stream or form.logprobs
-    ask = await service.accounts.funded(asked.ask, asked.deployment.tenant)
-    record = service.runs.start(asked.deployment, asked.inputs, streaming=follows, ask=ask)
+    plain = "generate" if asked.source.single else ""
+    how = await durability(request, plain=plain)
+    record = await service.begin(asked.deployment, asked.inputs, asked.ask, how, streaming=follows)
     transcript = Transcript(form, record.id, record.created)
     reading = _Reading(record, asked, transcript)
 
     def left() -> None:
-        record.cancel("the client left")
+        record.left("the client left")
 
     headers = {"X-Run-Id": record.id}
     if not form.stream:
@@ -153,7 +155,7 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             if not self._record.ended:
-                self._record.cancel("the reader left")
+                self._record.left("the reader left")
 
 
 async def _pieces(first: bytes, parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:

@@ -98,6 +98,15 @@ class DurableRecord(RunRecord):
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
+    @property
+    def cancelled(self) -> str:
+        """Why it is to be cancelled; nothing when it is not."""
+        return self._cancelled
+
+    def cancel(self, reason: str) -> None:
+        self._cancelled = self._cancelled or reason  # also of one that does not wait yet
+        super().cancel(reason)
+
     def left(self, reason: str) -> None:
         """It goes on: the same request finds it by its key, and anybody by its id."""
 
@@ -132,11 +141,11 @@ class DurableRecord(RunRecord):
 
     async def _show_all(self, run: Run) -> None:
         position = len(self._seen.events)
-        while not self.suspended:
+        while True:
             await run.changed(position)
-            news = list(run.events[position:])
+            news = [] if self.suspended else list(run.events[position:])
             position += len(news)
-            if self.suspended or not news:
+            if not news:
                 return
             if _closed(news):
                 self.billed = run.billed

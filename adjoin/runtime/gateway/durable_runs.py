@@ -11,6 +11,7 @@ from typing import Any, cast
 from adjoin.dag import Function, Graph, from_wire
 from adjoin.errors import (
     AdjoinError,
+    Cancelled,
     Conflict,
     DeadlineExceeded,
     EngineError,
@@ -124,6 +125,7 @@ class DurableRuns:
         how: Durability,
         streaming: bool,
     ) -> RunRecord:
+        ask = await self._accounts.funded(ask, deployment.tenant, how.tokens)
         now = time.time()
         most = self._settings.run_timeout_s
         accepted = Accepted(
@@ -203,7 +205,7 @@ class DurableRuns:
     async def resume(self) -> int:
         """Go on with the runs that an earlier service left; returns how many."""
         ids = await self._journal.unfinished()
-        found = [record for id in ids if (record := await self._reopen(id)) is not None]
+        found = [each for id in ids if (each := await self._reopen(id)) is not None]
         await self._journal.take_up([record.id for record, _ in found])
         for record, refused in found:
             self._aside(self._continue(record, refused))
@@ -242,15 +244,7 @@ class DurableRuns:
         accepted = record.accepted
         inputs = cast("dict[str, Any]", codec.decode(accepted.inputs))
         purse = None
-        while refused is None:
-            if record.left_s <= 0:
-                refused = DeadlineExceeded(
-                    "its time ended before it could go on", where=f"run {record.id}"
-                )
-                break
-            if record.suspended:
-                self._runs.leave(record)
-                return
+        while (refused := refused or _why_not(record)) is None and not record.suspended:
             try:
                 purse = purse or await self._accounts.purse(
                     record.tenant, record.id, accepted.tokens
@@ -264,7 +258,8 @@ class DurableRuns:
             else:
                 self._runs.launch(record, inputs, ask, admitted, streaming=accepted.streaming)
                 return
-        await record.refuse(refused)
+        if refused is not None and not record.suspended:
+            await record.refuse(refused)
         self._runs.leave(record)
 
     async def _clear(self, ids: Sequence[str]) -> None:
@@ -341,6 +336,15 @@ class DurableRuns:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _why_not(record: DurableRecord) -> AdjoinError | None:
+    """What keeps a run from going on."""
+    if record.cancelled:
+        return Cancelled(record.cancelled)
+    if record.left_s <= 0:
+        return DeadlineExceeded("its time ended before it could go on", where=f"run {record.id}")
+    return None
 
 
 def _fingerprint(record: RunRecord) -> bytes:

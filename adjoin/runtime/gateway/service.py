@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.requests import Request
 
@@ -14,8 +15,12 @@ from adjoin.errors import AdjoinError
 from adjoin.loading import load_graph, load_text
 from adjoin.runtime.database import database_url, open_database
 from adjoin.runtime.gateway.accounts import Accounts
-from adjoin.runtime.gateway.deployments import Deployments
+from adjoin.runtime.gateway.asks import Ask
+from adjoin.runtime.gateway.deployments import Deployment, Deployments
+from adjoin.runtime.gateway.durable_runs import DurableRuns
 from adjoin.runtime.gateway.gate import Gate
+from adjoin.runtime.gateway.idempotency import Durability
+from adjoin.runtime.gateway.journal import RunsJournal
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, KeyStore
 from adjoin.runtime.gateway.lanes import Lanes
 from adjoin.runtime.gateway.metrics import Metrics
@@ -29,10 +34,13 @@ from adjoin.runtime.gateway.tracing import open_tracing
 from adjoin.runtime.policies.admission import Limits
 from adjoin.runtime.policies.topology import Topology
 from adjoin.runtime.runtime import Runtime
+from adjoin.runtime.values import ValueStore
 from adjoin.settings import Settings
 
 _ADDITIONS = 2
 _WAITING_ADDITIONS = 32
+#: For one that ends just now, such as in a restart.
+_LEASE_S = 5.0
 
 _log = logging.getLogger("adjoin.gateway")
 
@@ -42,6 +50,7 @@ class Service:
 
     runtime: Runtime
     runs: Runs
+    durable: DurableRuns
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -66,6 +75,23 @@ class Service:
         self.failure: AdjoinError | None = None
         self.on_started: Callable[[], None] = lambda: None
 
+    async def begin(
+        self,
+        deployment: Deployment,
+        inputs: Mapping[str, Any],
+        ask: Ask,
+        how: Durability | None,
+        *,
+        streaming: bool = False,
+        tokens: int | None = None,
+    ) -> RunRecord:
+        """Start a run that was asked for, within the budgets there are for it; a durable one when
+        it says how. Raises as :meth:`Runs.start` and :meth:`DurableRuns.accept`."""
+        if how is not None:
+            return await self.durable.accept(deployment, inputs, ask, how, streaming=streaming)
+        ask = await self.accounts.funded(ask, deployment.tenant, tokens)
+        return self.runs.start(deployment, inputs, streaming=streaming, ask=ask)
+
     async def start(self, cluster: str | None, files: Sequence[str]) -> None:
         """Start or join the cluster, and deploy what was deployed before and what the operator
         names; a file wins over what is saved under its name.
@@ -75,6 +101,8 @@ class Service:
         """
         try:
             graphs = [load_graph(file, self.settings) for file in files]
+            # Of two services on SQLite one is a mistake; on PostgreSQL it waits to take over.
+            await self.database.lead(_LEASE_S if self.database.is_sqlite else None)
             self.runtime = await Runtime.here(cluster, settings=self.settings)
             self.runs = Runs(
                 self.runtime.driver, self.deployments, self.settings, self.quotas, self._ended
@@ -83,6 +111,9 @@ class Service:
             self._restore()
             for graph in graphs:
                 self.deployments.deploy(DEFAULT_TENANT, graph)
+            self.durable = self._durable_runs()
+            await self.durable.resume()
+            self.durable.follow()
         except AdjoinError as error:
             self.failure = error
             raise
@@ -102,6 +133,8 @@ class Service:
         self.ready = False
         if hasattr(self, "runs"):
             await self.runs.drain(max(0.0, self._end_at - time.monotonic()))
+            if hasattr(self, "durable"):
+                await self.durable.close()
             await self.accounts.close()
             await self.runtime.aclose()
         if self.tracing is not None:
@@ -126,12 +159,20 @@ class Service:
                 # The settings may have changed since; the others are to be served all the same.
                 _log.error("workflow %s of %s is not served: %s", saved.name, saved.tenant, error)
 
+    def _durable_runs(self) -> DurableRuns:
+        values = ValueStore(self.settings.home / "values")
+        journal = RunsJournal(self.database, values, self.settings.inline_bytes)
+        return DurableRuns(
+            self.runs, journal, self.deployments, self.models, self.accounts, self.settings
+        )
+
     def _topology(self) -> Topology | None:
         return self.runtime.driver.cluster.topology if hasattr(self, "runtime") else None
 
     def _ended(self, record: RunRecord) -> None:
         self.metrics.ended(record)
-        self.accounts.ended(record)
+        if not record.durable:  # else it was settled as it ended
+            self.accounts.ended(record)
         if self.tracing is not None:
             self.tracing.ended(record)
 

@@ -51,7 +51,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             if self._owned and not self._record.ended:
-                self._record.cancel("the reader left")
+                self._record.left("the reader left")
 
 
 async def _lines(record: RunRecord, position: int) -> AsyncIterator[bytes]:

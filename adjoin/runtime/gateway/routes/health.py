@@ -28,10 +28,13 @@ async def livez() -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """The service takes work: it has started, is not ending, and its cluster has workers."""
+    """The service takes work: it has started, is not ending, its cluster has workers, and its state
+    can be written."""
     service = service_of(request)
     if not service.ready or service.leaving:
         raise Overloaded("the service is starting or ending", retry_after=1.0)
+    if service.database.broken is not None:
+        raise Overloaded(f"restart it: {service.database.broken}", retry_after=5.0)
     if not service.runtime.driver.cluster.topology.workers:
         raise Overloaded("the cluster has no workers", retry_after=1.0)
     return answer({"status": "ok"})

@@ -17,6 +17,7 @@ from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.asks import Ask, Slot, urgency_of
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
+from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.openai import meaning
 from adjoin.runtime.gateway.openai.answers import Model, Models, embeddings
 from adjoin.runtime.gateway.openai.conversing import conversation_inputs, source_of
@@ -140,9 +141,7 @@ async def embed(request: Request, caller: Invoker) -> Response:
     with service.runs.take(caller.tenant) as slot:
         record, asked = await _start_embedding(request, caller, slot)
     with without_stage():
-        ended = await unless_left(
-            request, record.outcome(), lambda: record.cancel("the client left")
-        )
+        ended = await unless_left(request, record.outcome(), lambda: record.left("the client left"))
     base64 = asked.encoding_format == "base64"
     found = embeddings(ended.outputs["output"], asked.model, ended.usage, as_base64=base64)
     return answer(found, headers={"X-Run-Id": record.id})
@@ -160,8 +159,8 @@ async def _start_embedding(
         raise InputError("a workflow is no embedding model", where="model")
     deployment = service.models.find(caller.tenant, asked.model, "embed")
     ask = Ask(slot, urgency=urgency_of(request), tokens=prompt_tokens(texts), width=len(texts))
-    ask = await service.accounts.funded(ask, caller.tenant)
-    return service.runs.start(deployment, {"texts": texts}, ask=ask), asked
+    how = await durability(request, plain="embed")
+    return await service.begin(deployment, {"texts": texts}, ask, how), asked
 
 
 def _workflows(service: Service, tenant: str) -> list[Model]:

@@ -20,27 +20,36 @@ async def list_runs(
     request: Request, caller: Invoker, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:
     """The tenant's runs, the newest first, without their outputs."""
-    found = service_of(request).runs.of(caller.tenant, limit)
+    found = await service_of(request).durable.of(caller.tenant, limit)
     return answer({"runs": [record.summary() for record in found]})
 
 
 @router.get("/{id}")
 async def get_run(request: Request, id: str, caller: Invoker) -> Response:
     """One run; when it has ended, with its outputs or its problem."""
-    return answer(service_of(request).runs.find(caller.tenant, id).to_dict())
+    return answer((await service_of(request).durable.find(caller.tenant, id)).to_dict())
 
 
 @router.get("/{id}/events")
 async def run_events(request: Request, id: str, caller: Invoker) -> Response:
     """A run's events as server-sent events, from the first, or from after `Last-Event-ID`."""
-    record = service_of(request).runs.find(caller.tenant, id)
+    record = await service_of(request).durable.find(caller.tenant, id)
     return EventStream(record, last_event_id(request))
 
 
 @router.delete("/{id}")
-async def cancel_run(request: Request, id: str, caller: Invoker) -> Response:
-    """Cancel a run that has not ended; of one that has, this changes nothing."""
-    record = service_of(request).runs.find(caller.tenant, id)
+async def cancel_run(
+    request: Request,
+    id: str,
+    caller: Invoker,
+    forget: Annotated[bool, Query(description="Delete what is kept of it.")] = False,
+) -> Response:
+    """Cancel a run that has not ended; of one that has, this changes nothing. With `forget`, delete
+    what is kept of one that has ended: its inputs, its results and its events."""
+    durable = service_of(request).durable
+    if forget:
+        return answer((await durable.forget(caller.tenant, id)).summary())
+    record = await durable.find(caller.tenant, id)
     if not record.ended:
         record.cancel("cancelled by the caller")
     return answer(record.summary(), 200 if record.ended else 202)

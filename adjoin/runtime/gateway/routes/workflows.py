@@ -15,6 +15,7 @@ from adjoin.runtime.gateway.asks import Ask, urgency_of
 from adjoin.runtime.gateway.bodies import answer, read_object
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
+from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import EventStream, wants_events
 from adjoin.runtime.gateway.tracing import trace_of
@@ -111,7 +112,8 @@ async def invoke(
 ) -> Response:
     """Run a workflow with the inputs in the body. Waits for its end; with
     `Accept: text/event-stream` its events come as they happen; with `Prefer: respond-async` the
-    answer is the run's id. A client that leaves ends its run, unless it was asynchronous."""
+    answer is the run's id. A client that leaves ends its run, unless that is durable: asynchronous,
+    or asked for with an `Idempotency-Key`, under which the same request has the same answer."""
     service = service_of(request)
     found = service.deployments.find(caller.tenant, name)
     events = wants_events(request)
@@ -119,9 +121,9 @@ async def invoke(
     with service.runs.take(caller.tenant, found) as slot:
         inputs = await read_object(request)
         ask = Ask(slot, timeout, attended=not later, urgency=urgency_of(request))
-        ask = await service.accounts.funded(ask, caller.tenant, budget)
-        record = service.runs.start(found, inputs, streaming=events, ask=ask)
-    record.trace = trace_of(request)
+        how = await durability(request, later=later, tokens=budget)
+        record = await service.begin(found, inputs, ask, how, streaming=events, tokens=budget)
+    record.trace = record.trace or trace_of(request)
     if events:
         return EventStream(record, owned=True)
     headers = {"X-Run-Id": record.id}
@@ -129,7 +131,7 @@ async def invoke(
         place = {"Location": f"/api/v1/runs/{record.id}", "Preference-Applied": "respond-async"}
         return answer(record.summary(), 202, headers | place)
     ended = await unless_left(
-        request, record.outcome(), left=lambda: record.cancel("the client left")
+        request, record.outcome(), left=lambda: record.left("the client left")
     )
     body = {"run": record.id, "outputs": ended.outputs, "usage": ended.usage}
     times = {"seconds": ended.seconds, "waited": record.waited}
