@@ -163,7 +163,8 @@ class DurableWorld(World):
 
     def _record(self) -> None:
         """All that is to be recorded so far, in order, in one transaction."""
-        group, facts = [], []
+        group: list[journal.Recording] = []
+        facts: list[m.Fact] = []
         while self._records:
             command = self._records.popleft()
             value = command.value

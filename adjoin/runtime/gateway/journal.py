@@ -85,7 +85,7 @@ class RunsJournal:
         def write(connection: Connection) -> None:
             journal.show(connection, end.run, _shown(news))
             if journal.end(connection, end.run, end.state, end.at, usage):
-                settle(connection, end)
+                settle(connection, [end])
 
         await self._persist(write)
 
