@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from serving import Process
 from texts import text
@@ -148,3 +149,35 @@ def test_what_cannot_start_says_so_in_one_line(tmp_path: Path) -> None:
         returned, error = serve("--port", "0", *arguments)
         assert (returned, error.count("\n")) == (code, 1), error
         assert said in error
+
+
+def test_the_loss_of_the_scheduler_loses_no_request(process: Process, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    place = f"{process.url}/api/v1/workflows/loaded"
+    httpx2.put(place, content=text("loaded"), headers=headers)
+    load = Load(process.url, key)
+    _reach(load, 20)
+    started = psutil.Process(process.process.pid).children()
+    # the first of its own processes that it starts; the workers come when that is ready
+    scheduler = min(
+        (each for each in started if "adjoin.runtime.member" in each.cmdline()),
+        key=lambda each: each.create_time(),
+    )
+    scheduler.kill()
+    _reach(load, 200)
+    deadline = time.monotonic() + 15
+    while len(_members(process)) < 3:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
+    _reach(load, 50)
+    load.end()
+    assert load.failed == []
+
+
+def _members(process: Process) -> list[int]:
+    children = psutil.Process(process.process.pid).children()
+    return [
+        each.pid
+        for each in children
+        if each.status() != psutil.STATUS_ZOMBIE and "adjoin.runtime.member" in each.cmdline()
+    ]

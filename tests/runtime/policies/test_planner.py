@@ -307,3 +307,27 @@ def test_what_a_stage_that_is_over_kept_together_stays_together() -> None:
     for again in (frozenset("abc"), frozenset("bc")):
         with pytest.raises(PlanError, match="no worker is left"):
             place(graph, workers(3), again)
+
+
+def test_a_suspect_worker_is_avoided_except_where_only_it_has_the_state() -> None:
+    @adjoin.workflow
+    def plain(text: str) -> object:
+        return fn.prompt("{{ t }}", t=text)
+
+    @adjoin.workflow
+    def stateful(question: str) -> object:
+        return fn.retrieve(fn.embed(question, model="m"), collection="c", k=1)
+
+    def worker(name: str, host: str, **about: object) -> Worker:
+        return Worker(name, f"tcp://{name}", host, **about)  # type: ignore[arg-type]
+
+    for doubted, other in (("a", "b"), ("b", "a")):
+        pair = (worker(doubted, "x", suspect=True), worker(other, "x"))
+        plan = place(plain.graph, Topology(1, pair))
+        assert set(plan.placement.values()) == {other}
+    holder = worker("a", "x", suspect=True, collections=frozenset({"c"}), sizes={"c": 10})
+    plan = place(stateful.graph, Topology(1, (holder, worker("b", "y"))))
+    found = stateful.graph.stages[-1].id
+    assert plan.placement[found] == "a"
+    plan = place(stateful.graph, Topology(1, (holder, worker("b", "x"))))
+    assert plan.placement[found] == "b"
