@@ -22,7 +22,7 @@ from adjoin.types import Event
 
 SEEDS = range(int(os.environ.get("ADJOIN_TEST_SEEDS", "100")))
 CALM = Chance()
-CRASHES = Chance(crashes=2, duplicate=0.3, large=0.5)
+CRASHES = Chance(crashes=1, duplicate=0.3, large=0.5)
 STREAMS = dataclasses.replace(CRASHES, streams=0.6, scattered=0.5)
 STORM = Chance(crashes=2, function_fails=0.02, engine_fails=0.05, duplicate=0.3, large=0.5)
 

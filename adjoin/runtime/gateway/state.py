@@ -27,7 +27,7 @@ class SavedWorkflows:
 
     def all(self) -> list[Saved]:
         rows = self._database.read_now(select(deployments))
-        return [msgspec.convert(row._asdict(), Saved) for row in rows]
+        return [Saved(**row._asdict()) for row in rows]
 
     def put(self, saved: Saved) -> None:
         """Raises :class:`StateError` when it cannot be written; then nothing has changed."""
