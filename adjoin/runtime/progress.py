@@ -20,18 +20,9 @@ class StageRecord:
     """What is known of one stage; ``attempt`` counts dispatches, news of older ones is void."""
 
     __slots__ = (
-        *(
-            "asked",
-            "attempt",
-            "deaths",
-            "finished",
-            "former",
-            "lost",
-            "losses",
-            "misses",
-            "recording",
-        ),
-        *("segment", "skipped", "status", "stream", "tokens_seen", "usage", "value", "warned"),
+        *("asked", "attempt", "deaths", "finished", "former", "lost", "losses", "misses"),
+        *("recording", "segment", "skipped", "status", "stream", "tokens_seen", "usage"),
+        *("value", "warned"),
     )
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import adjoin
@@ -54,3 +55,12 @@ def shout_with(text: str, passages: list[adjoin.Passage]) -> str:
 @adjoin.function
 def recall(question: str, history: list[adjoin.Message], mark: str) -> str:
     return f"{','.join(turn.role for turn in history)} then {question}{mark}"
+
+
+@adjoin.function
+def count(path: str) -> str:
+    """How often it was called with this file; slow enough to be waited for."""
+    time.sleep(0.2)
+    with Path(path).open("a") as file:
+        file.write("x")
+    return str(len(Path(path).read_text()))

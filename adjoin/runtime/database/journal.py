@@ -23,6 +23,8 @@ from adjoin.transport.codec import Encoded
 from adjoin.types import Usage
 
 OPEN = "open"
+#: No stage has this name.
+_OUTPUTS = ""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,8 +158,16 @@ def show(connection: Connection, run: str, shown: Sequence[Shown]) -> None:
         connection.execute(_insert(connection, events), rows)
 
 
-def end(connection: Connection, run: str, state: str, ended: float, usage: Usage) -> bool:
-    """End a run, in this state and no other; says whether it is this one that it ended in."""
+def end(
+    connection: Connection,
+    run: str,
+    state: str,
+    ended: float,
+    usage: Usage,
+    outputs: Result | None = None,
+) -> bool:
+    """End a run, in this state and no other; says whether it is this one that it ended in. What its
+    stages gave is dropped, what it returned is kept."""
     open_ = and_(runs.c.id == run, runs.c.state == OPEN)
     found = connection.execute(select(runs.c.created, runs.c.state).where(runs.c.id == run)).first()
     if found is None:
@@ -168,7 +178,16 @@ def end(connection: Connection, run: str, state: str, ended: float, usage: Usage
     packed = msgspec.json.encode(usage)
     connection.execute(update(runs).where(open_).values(**values, usage=packed, suspected=0))
     connection.execute(delete(recorded).where(recorded.c.run == run))
+    if outputs is not None:
+        record(connection, run, [Recording(_OUTPUTS, outputs)])
     return True
+
+
+def outputs_of(connection: Connection, run: str) -> Encoded | Stored | None:
+    """What a run that has succeeded returned, with the types that JSON loses."""
+    mine = and_(recorded.c.run == run, recorded.c.stage == _OUTPUTS)
+    row = connection.execute(select(recorded).where(mine)).first()
+    return None if row is None else _value(row)
 
 
 def find(connection: Connection, id: str) -> Known | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, Overloaded
@@ -127,7 +129,7 @@ class DurableRecord(RunRecord):
 
     async def outcome(self) -> RunCompleted:
         await self._begun.wait()
-        while not self.ended and not self.suspended and not _closed(self._seen.events):
+        while not self.suspended and not _closed(self._seen.events):
             await self._seen.changed(len(self._seen.events))
         if self.suspended and not _closed(self._seen.events):
             raise Overloaded(
@@ -137,7 +139,10 @@ class DurableRecord(RunRecord):
                 retry_after=5.0,
                 run=self.id,
             )
-        return await super().outcome()
+        body = self._seen.events[-1].body  # as it is: what was kept went through JSON
+        if isinstance(body, RunCompleted):
+            return body
+        raise self._error(body)
 
     async def _show_all(self, run: Run) -> None:
         position = len(self._seen.events)
@@ -187,11 +192,14 @@ class EndedRecord(RunRecord):
 
     durable = True
 
-    def __init__(self, known: Known, shown: Sequence[Shown]) -> None:
+    def __init__(
+        self, known: Known, shown: Sequence[Shown], outputs: Mapping[str, Any] | None = None
+    ) -> None:
         accepted = known.accepted
         named: Any = _Named(accepted.tenant, accepted.workflow, accepted.revision, accepted.version)
         super().__init__(named, accepted.id)
         self.accepted = accepted
+        self._outputs = outputs
         self.created = self.started = accepted.created
         self.kept = [(each.kind, each.data) for each in shown]
         self.state = known.state  # type: ignore[assignment]
@@ -204,6 +212,17 @@ class EndedRecord(RunRecord):
 
     def left(self, reason: str) -> None:
         """It has ended."""
+
+    async def outcome(self) -> RunCompleted:
+        found = await super().outcome()
+        if self._outputs is None:
+            return found
+        return msgspec.structs.replace(found, outputs=dict(self._outputs))
+
+    async def live(self, every: float) -> AsyncGenerator[list[Event]]:
+        ended = await self.outcome()
+        events = [msgspec.json.decode(data, type=Event) for _, data in self.kept]
+        yield [*events[:-1], msgspec.structs.replace(events[-1], body=ended)]
 
 
 def detached(accepted: Accepted, graph: Graph, runnable: Graph, limits: Limits) -> Deployment:

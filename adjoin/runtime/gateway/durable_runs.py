@@ -183,7 +183,8 @@ class DurableRuns:
         id, tenant = known.accepted.id, known.accepted.tenant
         if known.state == OPEN:
             return self._runs.find(tenant, id)
-        return EndedRecord(known, await self._journal.shown(id))
+        shown = await self._journal.shown(id)
+        return EndedRecord(known, shown, await self._journal.outputs(id))
 
     async def forget(self, tenant: str, id: str) -> RunRecord:
         """Delete what is kept of a run that has ended: inputs, results and events.

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from adjoin.errors import StateError
+from adjoin.errors import StateError, TransportError
 from adjoin.runtime import moves as m
 from adjoin.runtime.database import Database, journal
 from adjoin.runtime.database.journal import Accepted, Known, Recording, Shown
@@ -19,8 +19,9 @@ from adjoin.runtime.gateway.bodies import encode
 from adjoin.runtime.gateway.ledger import settle
 from adjoin.runtime.policies.billing import Settlement
 from adjoin.runtime.values import ValueStore, pack, unpack
+from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, Tokens, Usage
+from adjoin.types import Body, Event, RunCompleted, Tokens, Usage
 
 _AGAIN_S = 0.5
 _LONGEST_S = 10.0
@@ -81,10 +82,11 @@ class RunsJournal:
 
     async def end(self, end: Settlement, news: Sequence[Event], usage: Usage) -> None:
         """The last events, how the run ended, and what is billed of it, all in one."""
+        outputs = await self._outputs(news[-1].body)
 
         def write(connection: Connection) -> None:
             journal.show(connection, end.run, _shown(news))
-            if journal.end(connection, end.run, end.state, end.at, usage):
+            if journal.end(connection, end.run, end.state, end.at, usage, outputs):
                 settle(connection, [end])
 
         await self._persist(write)
@@ -124,6 +126,16 @@ class RunsJournal:
     async def shown(self, id: str) -> list[Shown]:
         return await self._database.read(lambda c: journal.shown_of(c, id))
 
+    async def outputs(self, id: str) -> dict[str, Any] | None:
+        """What a run returned, as it was; None when that is not kept, or damaged."""
+        value = await self._database.read(lambda c: journal.outputs_of(c, id))
+        try:
+            encoded = await self.load(value) if isinstance(value, m.Stored) else value
+            return None if encoded is None else dict(codec.decode(encoded))
+        except (StateError, TransportError) as error:
+            _log.error("run %s: %s", id, error)
+            return None
+
     async def forget(self, ids: Sequence[str]) -> None:
         await self._database.write(lambda c: journal.forget(c, ids))
 
@@ -144,6 +156,14 @@ class RunsJournal:
 
     def _is_named(self, digest: bytes) -> bool:
         return self._database.read_now(lambda c: journal.names_value(c, digest))
+
+    async def _outputs(self, body: Body) -> m.Result | None:
+        if not isinstance(body, RunCompleted):
+            return None
+        try:
+            return await self._kept(m.Result(0, Usage(), codec.encode(body.outputs)))
+        except TransportError:
+            return None  # of a type that JSON knows and the codec does not
 
     async def _kept(self, result: m.Result) -> m.Result:
         """The result with its value where it stays."""
