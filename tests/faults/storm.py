@@ -80,7 +80,8 @@ class Service:
                 self.url = line.split()[-1]
                 break
         else:
-            raise RuntimeError(f"the service did not start: see {log.name}")
+            status = self.process.wait()
+            raise RuntimeError(f"the service did not start ({status}): see {log.name}")
         threading.Thread(target=_drain, args=(self.process.stderr, log), daemon=True).start()
 
     def client(self) -> httpx2.Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from adjoin.runtime.policies.admission import Limits
 from adjoin.runtime.policies.billing import Billed, Settlement
 from adjoin.runtime.run import closing_body
 from adjoin.types import Event, RunCompleted, Usage, Used
+
+_log = logging.getLogger("adjoin.gateway")
 
 
 class _Shown:
@@ -80,7 +83,7 @@ class DurableRecord(RunRecord):
         self.run = run
         self.state = "running"
         self._begun.set()
-        self._closing = asyncio.ensure_future(self._show_all(run))
+        self._closing = asyncio.ensure_future(self._follow(run))
         if self.suspended:
             run.cancel("the service is ending")
         elif self._cancelled:
@@ -143,6 +146,13 @@ class DurableRecord(RunRecord):
         if isinstance(body, RunCompleted):
             return body
         raise self._error(body)
+
+    async def _follow(self, run: Run) -> None:
+        try:
+            await self._show_all(run)
+        except Exception:  # noqa: BLE001 - a bug of ours leaves the run as the journal has it
+            _log.exception("run %s is left to the next service", self.id)
+            self.suspend()
 
     async def _show_all(self, run: Run) -> None:
         position = len(self._seen.events)
