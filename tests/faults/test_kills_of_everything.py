@@ -120,7 +120,7 @@ def test_a_run_that_kills_its_service_again_and_again_is_left_alone(
     service.kill("all")
     guilty = waiting.history.calls[0].run
     database = _state(service)
-    database.write_now(update(runs).where(runs.c.id == guilty).values(suspected=2))
+    database.write_now(update(runs).where(runs.c.id == guilty).values(suspected=5))
     database.close()
     service.start()
     waiting.go.touch()
@@ -128,7 +128,7 @@ def test_a_run_that_kills_its_service_again_and_again_is_left_alone(
     with service.client() as client:
         found = client.get(f"/api/v1/runs/{guilty}").json()
         assert found["state"] == "failed"
-        assert "died 2 times" in found["problem"]["detail"]
+        assert "died 5 times" in found["problem"]["detail"]
     others = {call.run: call for call in waiting.history.calls if call.run != guilty}
     assert all(waiting.history.results[run] == call.expected for run, call in others.items())
 

@@ -120,7 +120,7 @@ async def test_the_query_is_the_fold(ledger: Ledger) -> None:
     for start in range(0, len(found), 20):
         await ledger.add(found[start : start + 30])  # with repeats
     for end in (*ends, *ends[:5]):
-        await ledger.settle(end)
+        await ledger.settle([end])
     standing = fold(found, ends)
     cold = shares({"x": 8.0}, {(log, e.seq): e.account.waited for log, e in found if e.seq})
     for one in await ledger.lines(("tenant", "model"), Period()):
@@ -145,7 +145,7 @@ async def test_money(ledger: Ledger) -> None:
     account = Account("t", "w", "v", "r", "a", 1, "a", 1, "big")
     usage = Usage(prompt=1_000_000, cached=500_000, generated=100_000, seconds=1000.0)
     await ledger.add([("x", CallRecord(1, account, usage, "ended", 86_400.0))])
-    await ledger.settle(Settlement("r", {"a": Billed(1)}, "t", "w", "v", at=86_400.0))
+    await ledger.settle([Settlement("r", {"a": Billed(1)}, "t", "w", "v", at=86_400.0)])
     (line,) = await ledger.lines(("workflow", "day"), Period(tenant="t"))
     assert line.group == {"workflow": "w", "day": 1}
     assert line.revenue == pytest.approx(5.0 + 0.5 + 3.0)

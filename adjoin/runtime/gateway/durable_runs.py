@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,10 @@ from adjoin.transport import codec
 
 #: A service that lives so long with the runs that it took up was not killed by one of them.
 PROBATION_S = 10.0
-#: Services that may die soon after they took a run up, before the run is held to be why.
+#: Services that may die soon after they took a run up, before it goes on alone, and how many more
+#: may die while it is alone, before it is held to be why. All runs share the deaths of one.
 _DEATHS = 2
+_DEATHS_ALONE = 3
 _ROOM_S = 0.2
 _SWEEP_S = 60.0
 
@@ -207,16 +210,31 @@ class DurableRuns:
         """Go on with the runs that an earlier service left; returns how many."""
         ids = await self._journal.unfinished()
         found = [each for id in ids if (each := await self._reopen(id)) is not None]
-        await self._journal.take_up([record.id for record, _ in found])
-        for record, refused in found:
+        trusted = [each for each in found if each[2] < _DEATHS]
+        await self._journal.take_up([record.id for record, _, _ in trusted])
+        for record, refused, _ in trusted:
             self._aside(self._continue(record, refused))
         if found:
             _log.warning("going on with %d durable runs", len(found))
-            self._aside(self._clear([record.id for record, _ in found]))
+            self._aside(self._clear([record.id for record, _, _ in trusted]))
+        # Whichever was tried alone least often comes first.
+        doubted = sorted((each for each in found if each[2] >= _DEATHS), key=lambda each: each[2])
+        self._aside(self._one_by_one([(record, refused) for record, refused, _ in doubted]))
         return len(found)
 
-    async def _reopen(self, id: str) -> tuple[DurableRecord, AdjoinError | None] | None:
-        """The run as it was, and why it must not go on."""
+    async def _one_by_one(
+        self, doubted: Sequence[tuple[DurableRecord, AdjoinError | None]]
+    ) -> None:
+        """Go on with each alone: if the service dies again, that one is known."""
+        for record, refused in doubted:
+            await self._journal.take_up([record.id])
+            await self._continue(record, refused)
+            with contextlib.suppress(AdjoinError):
+                await record.outcome()
+
+    async def _reopen(self, id: str) -> tuple[DurableRecord, AdjoinError | None, int] | None:
+        """The run as it was, why it must not go on, and how many services died soon after they took
+        it up."""
         try:
             known, journal = await self._journal.open(id)
         except StateError as error:
@@ -230,7 +248,7 @@ class DurableRuns:
         except AdjoinError as error:
             refused = error
             deployment = _unreadable(accepted)
-        if known.suspected >= _DEATHS:
+        if known.suspected >= _DEATHS + _DEATHS_ALONE:
             refused = EngineError(
                 f"the service died {known.suspected} times soon after it went on with this run",
                 where=f"run {id}",
@@ -238,7 +256,7 @@ class DurableRuns:
             )
         record = DurableRecord(deployment, accepted, self._journal, journal)
         self._runs.enter(record)
-        return record, refused
+        return record, refused, known.suspected
 
     async def _continue(self, record: DurableRecord, refused: AdjoinError | None) -> None:
         """Start it as soon as there is room: it was accepted, so it is not refused for a queue."""

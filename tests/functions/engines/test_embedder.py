@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from adjoin.errors import InputError, ModelError
 from adjoin.functions.engines.base import (
+    Delta,
     Embedded,
     EmbedRequest,
     Failed,
@@ -16,7 +17,7 @@ from adjoin.functions.engines.base import (
 )
 from adjoin.functions.engines.embedder import Embedder, batches
 from adjoin.functions.engines.embedder import _Text as Text
-from adjoin.types import Sampling, Vector
+from adjoin.types import Sampling, Usage, Vector
 
 
 class Model:
@@ -59,7 +60,8 @@ def test_texts_of_several_requests_share_passes_by_length() -> None:
 def test_a_step_is_bounded_and_a_request_ends_when_all_its_texts_are_done() -> None:
     engine = embedder(Model(), step=4)
     engine.add(EmbedRequest(id="a", texts=["12", "12", "12"]))
-    assert engine.step() == []
+    told = Delta(id="a", usage=Usage(embedded=4))
+    assert engine.step() == [told], "what was embedded so far is counted"
     (output,) = engine.step()
     assert isinstance(output, Embedded)
     assert output.rows == 3
