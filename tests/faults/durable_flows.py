@@ -72,7 +72,8 @@ spec:
     total:
       uses: "py:durable_flows:total"
       with: {values: "${large}", number: "${first}", waited: "${waited}"}
-  outputs: {result: "${total}"}
+    said: {uses: generate, with: {prompt: "one two three", model: "fake:", max_tokens: 8}}
+  outputs: {result: "${total}", said: "${said}"}
   serve: {concurrency: 64}
 """
 

@@ -53,6 +53,7 @@ class Service:
             "ADJOIN_HOME": str(home),
             "ADJOIN_DATABASE_URL": url,
             "ADJOIN_ALLOWED_MODULES": '["durable_flows"]',
+            "ADJOIN_ALLOWED_MODELS": '["fake:"]',
             "ADJOIN_TENANT_RUNS": "4096",
             "ADJOIN_INLINE_BYTES": "65536",
             "ADJOIN_DRAIN_TIMEOUT_S": "1",
@@ -130,6 +131,8 @@ class Storm:
         self.service = service
         self.rng = random.Random(seed)
         self.history = History()
+        self.used: dict[str, dict[str, int]] = {}
+        self.ledger: list[str] = []
         self.log = service.home / "executions.log"
         self.go = service.home / "go"
         self._runs = runs
@@ -190,6 +193,7 @@ class Storm:
         deadline = time.monotonic() + timeout_s
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda run: self._wait(run, deadline), runs))
+        self._check_ledger()
 
     def _wait(self, run: str, deadline: float) -> None:
         with self.service.client() as client:
@@ -199,9 +203,21 @@ class Storm:
                     found = answer.json()
                     self.history.saw(run, found["state"], found.get("outputs", {}).get("result"))
                     if found["state"] in ENDS:
+                        self.used[run] = found["usage"]
                         self._check_events(client, run)
                         return
                 time.sleep(0.05)
+
+    def _check_ledger(self) -> None:
+        """P4: what is billed is what the runs say that they used, to the token."""
+        with self.service.client() as client:
+            lines = client.get("/api/v1/usage").raise_for_status().json()["usage"]
+        for kind in ("prompt", "generated"):
+            told = sum(usage[kind] for usage in self.used.values())
+            billed = sum(line["billed"][kind] for line in lines)
+            left = sum(line["open"][kind] for line in lines)
+            if (told, 0) != (billed, left):
+                self.ledger.append(f"{kind}: runs {told}, billed {billed}, open {left}")
 
     def _check_events(self, client: httpx2.Client, run: str) -> None:
         text = client.get(f"/api/v1/runs/{run}/events").text
@@ -234,7 +250,7 @@ def storm(
         played.settle()
     finally:
         service.end()
-    return played, played.history.problems()
+    return played, [*played.history.problems(), *played.ledger]
 
 
 def main() -> int:
