@@ -1,6 +1,7 @@
 """Kills of a service with durable runs open, at random moments.
 
     python tests/faults/storm.py --rounds 300 --seed 1 --what gateway,scheduler,all [--url …]
+    python tests/faults/storm.py --rounds 10 --model smollm2-135m --models ~/adjoin/models
 
 Each round sends asynchronous runs with keys of their own, sends some again, kills something with
 SIGKILL, starts the service again when it is gone, and goes on. At the end every run is waited for,
@@ -45,8 +46,9 @@ _SERVING = re.compile(r"^serving at (\S+)$", re.MULTILINE)
 class Service:
     """`adjoin serve` with an embedded cluster, killed and started again."""
 
-    def __init__(self, home: Path, url: str = "") -> None:
+    def __init__(self, home: Path, url: str = "", model: str = "fake:") -> None:
         self.home = home
+        self.model = model
         self.database = url
         self.starts = 0
         self._environment = os.environ | {
@@ -142,7 +144,8 @@ class Storm:
 
     def deploy(self) -> None:
         with self.service.client() as client:
-            client.put("/api/v1/workflows/steps", content=TEXT).raise_for_status()
+            text = TEXT.replace("fake:", self.service.model)
+            client.put("/api/v1/workflows/steps", content=text).raise_for_status()
 
     def send(self, number: int) -> None:
         """One asynchronous run under the key of its number."""
@@ -237,10 +240,11 @@ def storm(
     seed: int,
     what: list[str],
     url: str = "",
+    model: str = "fake:",
     longest_s: float = 1.5,
 ) -> tuple[Storm, list[str]]:
     """Play it; returns it with what went wrong."""
-    service = Service(home, url)
+    service = Service(home, url, model)
     service.start()
     try:
         played = Storm(service, seed, runs)
@@ -265,11 +269,16 @@ def main() -> int:
     parser.add_argument(
         "--longest", type=float, default=1.5, help="seconds until the kill, at most"
     )
+    parser.add_argument("--model", default="fake:", help="what generates")
+    parser.add_argument("--models", type=Path, help="the folder of a store that has it")
     given = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="adjoin-storm-"))
     began = time.monotonic()
+    if given.models is not None:
+        (home / "models").symlink_to(given.models.absolute())
     played, problems = storm(
         home,
+        model=given.model,
         rounds=given.rounds,
         runs=given.runs,
         seed=given.seed,

@@ -21,6 +21,18 @@ from adjoin import Settings
 from adjoin.runtime.database import Database, database_url, open_database
 from adjoin.runtime.database.tables import runs
 
+TALKS = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: talks}
+spec:
+  inputs: {question: {type: string}}
+  models:
+    slow: {source: "fake:", args: {words: 100000, interval_s: 0.02}}
+  stages:
+    answer: {uses: generate, with: {prompt: "${inputs.question}", model: slow, max_tokens: 8000}}
+  outputs: {answer: "${answer}"}
+"""
 pytestmark = pytest.mark.timeout(180)
 _STORMS = int(os.environ.get("ADJOIN_TEST_KILLS", "2"))
 
@@ -156,6 +168,28 @@ def test_a_service_that_ends_leaves_its_runs_to_the_next_one(
     waiting.settle()
     assert waiting.history.problems() == []
     assert len(waiting.log.read_text().splitlines()) == 12
+
+
+def test_a_stream_that_was_cut_ends_with_an_error_and_repeats_no_token(service: Service) -> None:
+    headers = {"Accept": "text/event-stream", "Idempotency-Key": "cut"}
+    place, body = "/api/v1/workflows/talks/invoke", {"question": "why"}
+    with service.client() as client:
+        client.put("/api/v1/workflows/talks", content=TALKS).raise_for_status()
+        with client.stream("POST", place, json=body, headers=headers) as answer:
+            seen = []
+            for line in answer.iter_lines():
+                seen.append(line)
+                if sum(each == "event: Tokens" for each in seen) == 5 and not line:
+                    break
+            service.kill("all")
+    service.start()
+    with service.client() as client:
+        again = client.post(place, json=body, headers=headers).text.splitlines()
+    assert again[: len(seen)] == seen, "what was sent is what the journal has"
+    kinds = [line for line in again if line.startswith("event: ")]
+    assert kinds[-2:] == ["event: RunResumed", "event: RunFailed"]
+    attempts = {line.split('"attempt":')[1][:3] for line in again if '"type":"Tokens"' in line}
+    assert len(attempts) == 1, "tokens of one attempt"
 
 
 def test_a_second_service_on_the_same_home_is_refused(service: Service) -> None:
