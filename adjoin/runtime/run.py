@@ -37,7 +37,6 @@ from adjoin.runtime.moves import (
     Flows,
     MakePlan,
     OpenSegment,
-    Outcome,
     Past,
     Planned,
     Record,
@@ -60,8 +59,8 @@ from adjoin.runtime.policies.retry import (
     delay_before,
     may_retry,
 )
-from adjoin.runtime.progress import SegmentRecord, StageRecord, Status
-from adjoin.runtime.protocol import Ref, StreamRef
+from adjoin.runtime.progress import Progress, SegmentRecord, Status
+from adjoin.runtime.protocol import StreamRef
 from adjoin.types import (
     Body,
     RunCancelled,
@@ -107,9 +106,8 @@ class RunState:
         self._past = past or Past()
         self._before = self._past.life * ATTEMPTS_OF_A_LIFE
         self._collecting = False
-        self._stages = {stage.id: StageRecord() for stage in graph.stages}
-        self._segments: list[SegmentRecord] = []
-        self._outputs = graph.output_stages()
+        self._known = Progress(graph, durable=self._durable, before=self._before)
+        self._stages, self._segments = self._known.stages, self._known.segments
         self._lost_streams: set[str] = set()
         self._out: list[Command] = []
 
@@ -137,7 +135,7 @@ class RunState:
                 stage.skipped = result.skipped
         for name in reversed(self._stages):  # those that need come before what they need
             stage = self._stages[name]
-            if stage.status is Status.DONE and stage.value is None and self._needed(name):
+            if stage.status is Status.DONE and stage.value is None and self._known.needed(name):
                 stage.status = Status.WAITING
                 stage.attempt = self._before
                 stage.usage = Usage()
@@ -151,16 +149,16 @@ class RunState:
             case Planned():
                 self._planned(fact)
             case Seen(segment, stage, attempt):
-                if self._current(segment, stage, attempt):
+                if self._known.current(segment, stage, attempt):
                     self._seen(fact)
             case Flows(segment, stage, attempt):
-                if self._current(segment, stage, attempt, ended=True):
+                if self._known.current(segment, stage, attempt, ended=True):
                     self._flows(fact)
             case Finished(segment, stage, attempt):
-                if self._current(segment, stage, attempt):
+                if self._known.current(segment, stage, attempt):
                     self._finished(fact)
             case Broke(segment, stage, attempt, error):
-                if self._current(segment, stage, attempt):
+                if self._known.current(segment, stage, attempt):
                     self._broke(stage, error)
             case SegmentLost(segment, reached):
                 self._segment_lost(segment, reached)
@@ -169,10 +167,10 @@ class RunState:
             case ValueLost(stage, ref):
                 self._value_lost(stage, ref)
             case Recorded(stage, attempt):
-                if self._recording(stage, attempt):
+                if self._known.recording(stage, attempt):
                     self._has_recorded(fact)
             case RecordFailed(stage, attempt):
-                if self._recording(stage, attempt):
+                if self._known.recording(stage, attempt):
                     self._record_failed(stage)
             case Collected():
                 if self._collecting:
@@ -236,7 +234,7 @@ class RunState:
             self._stream_lost(fact.stage)
             return
         waits = fact.stage in self._graph.passing and stage.status is Status.OPEN
-        if waits and stage.attempt - self._before > 1 and not self._readers(fact.stage):
+        if waits and stage.attempt - self._before > 1 and not self._known.readers(fact.stage):
             self._retry(fact.stage)  # its reader ended meanwhile, and would never read this one
         self._advance()
 
@@ -268,16 +266,12 @@ class RunState:
             if (
                 stage.recording
                 and not stage.asked
-                and all(map(self._asked, self._graph.dependencies(name)))
+                and all(map(self._known.asked, self._graph.dependencies(name)))
             ):
                 stage.asked = True
                 value = None if isinstance(stage.value, Stored) else stage.value
                 record = Record(name, stage.attempt, stage.usage, value, stage.skipped)
                 self._out.append(record)
-
-    def _asked(self, name: str) -> bool:
-        stage = self._stages[name]
-        return stage.status is Status.DONE and (stage.asked or not stage.recording)
 
     def _record_failed(self, name: str) -> None:
         stage = self._stages[name]
@@ -314,20 +308,20 @@ class RunState:
         stage.attempt += 1
         stage.tokens_seen = False
         stage.stream = None
-        readers = self._readers(name)
+        readers = self._known.readers(name)
         self._out.append(RetryStage(stage.segment, name, stage.attempt, delay, readers))
 
     def _segment_lost(self, index: int, reached: bool) -> None:
         segment = self._segments[index]
-        running = [n for n in segment.stages if self._holds(n, index, Status.OPEN)]
+        running = [n for n in segment.stages if self._known.holds(n, index, Status.OPEN)]
         # One that has ended is lost when another attempt of a stage had crossed with its end.
         if not segment.open and not running:
             return
         for name in running if reached else ():
-            self._stages[name].deaths += self._may_have_begun(name)
+            self._stages[name].deaths += self._known.may_have_begun(name)
         segment.open = False
-        gone = [n for n in segment.stages if self._holds(n, index, Status.DONE)]
-        lost = [n for n in gone if not self._recorded(n)]
+        gone = [n for n in segment.stages if self._known.holds(n, index, Status.DONE)]
+        lost = [n for n in gone if not self._known.recorded(n)]
         self._out.append(CloseSegment(index))
         self._emit(WorkerLost(worker=segment.worker, stages=tuple(sorted(running))))
         self._start_over(running, lost, f"worker {segment.worker} was lost", reached)
@@ -338,7 +332,7 @@ class RunState:
         again = {n for n, s in self._stages.items() if s.status in (Status.WAITING, Status.PLACED)}
         gone = [
             name
-            for name in self._unreachable(again)
+            for name in self._known.unreachable(again)
             if self._stages[name].segment == index and self._stages[name].stream is not None
         ]
         self._start_over([], gone, "its stream was lost", reached=False)
@@ -351,11 +345,11 @@ class RunState:
         elif stage.status is Status.DONE and place_of(stage.value) == ref:
             if stage.recording:
                 stage.lost = True
-                self._unfeed(name)  # who needs it gets what is recorded
+                self._known.unfeed(name)  # who needs it gets what is recorded
             else:
                 self._start_over([], [name], "its result was lost")
         elif stage.status is Status.DONE and ref == stage.former:
-            self._unfeed(name)  # who was sent there is sent what is recorded
+            self._known.unfeed(name)  # who was sent there is sent what is recorded
             self._advance()
 
     def _stream_lost(self, name: str) -> None:
@@ -379,14 +373,16 @@ class RunState:
         """Place again what ran, and of the results that are gone those that are still needed."""
         again = set(running)
         for name in again:
-            self._reset(name, reached)
-        candidates = set(lost) | self._unreachable(again)
-        while needed := self._ties(again) | {name for name in candidates if self._needed(name)}:
+            self._known.reset(name, reached)
+        candidates = set(lost) | self._known.unreachable(again)
+        while needed := self._known.ties(again) | {
+            name for name in candidates if self._known.needed(name)
+        }:
             for name in needed:
-                self._reset(name, reached)
+                self._known.reset(name, reached)
             again |= needed
             candidates -= needed
-            candidates |= self._unreachable(needed)
+            candidates |= self._known.unreachable(needed)
         if not again:
             return
         self._collecting = False
@@ -411,25 +407,6 @@ class RunState:
         tries = max(1, attempt - self._before)
         self._end(StageError.of(self.run, name, attempt, error, tries=tries))
 
-    def _unreachable(self, names: Iterable[str]) -> set[str]:
-        """Of what these take the results that were made, and can no longer be had."""
-        return {
-            before
-            for name in names
-            for before in self._graph.dependencies(name)
-            if self._stages[before].status is Status.DONE and not self._reaches(before, name)
-        }
-
-    def _ties(self, again: set[str]) -> set[str]:
-        """What has to go along, since a value that cannot leave its worker ties it to the rest."""
-        tied = {other for name in again for other in self._graph.bound.get(name, ())} - again
-        return {
-            name
-            for name in tied
-            if self._stages[name].status is not Status.DONE
-            or (name in self._graph.confined and self._needed(name))
-        }
-
     def _exhausted(self, name: str) -> bool:
         """Whether a stage that went down with its worker must not be started over."""
         stage = self._stages[name]
@@ -444,7 +421,7 @@ class RunState:
     def _advance(self) -> None:
         """Open segments that can start a stage, feed those that wait, collect when all is done."""
         for index, segment in enumerate(self._segments):
-            if not segment.open and self._can_start(segment, index):
+            if not segment.open and self._known.can_start(segment, index):
                 self._open(segment, index)
             if segment.open:
                 self._feed(segment, index)
@@ -452,53 +429,36 @@ class RunState:
             s.status is Status.DONE and not s.recording for s in self._stages.values()
         ):
             self._collecting = True
-            self._out.append(Collect({name: self._value(name) for name in sorted(self._outputs)}))
-
-    def _can_start(self, segment: SegmentRecord, index: int) -> bool:
-        return any(
-            self._holds(name, index, Status.PLACED)
-            and all(self._reaches(before, name) for before in self._graph.dependencies(name))
-            for name in segment.stages
-        )
+            self._out.append(
+                Collect({name: self._known.value(name) for name in sorted(self._known.outputs)})
+            )
 
     def _open(self, segment: SegmentRecord, index: int) -> None:
         segment.open = True
-        stages = [n for n in segment.stages if self._holds(n, index, Status.PLACED)]
+        stages = [n for n in segment.stages if self._known.holds(n, index, Status.PLACED)]
         for name in stages:
             stage = self._stages[name]
             stage.status = Status.OPEN
             stage.attempt += 1
-        exports = sorted(n for n in stages if self._leaves(n, segment))
+        exports = sorted(n for n in stages if self._known.leaves(n, segment))
         attempts = {name: self._stages[name].attempt for name in sorted(stages)}
-        readers = {name: read for name in sorted(stages) if (read := self._readers(name))}
+        readers = {name: read for name in sorted(stages) if (read := self._known.readers(name))}
         self._out.append(OpenSegment(index, segment.worker, attempts, tuple(exports), readers))
 
     def _feed(self, segment: SegmentRecord, index: int) -> None:
         for name in sorted(segment.stages):
-            if not self._holds(name, index, Status.OPEN):
+            if not self._known.holds(name, index, Status.OPEN):
                 continue
             for before in sorted(self._graph.dependencies(name)):
                 stage = self._stages[before]
                 if stage.segment == index:
                     continue
-                if (offer := self._offer(before, name, segment)) is None:
+                if (offer := self._known.offer(before, name, segment)) is None:
                     continue
                 key = (before, offer.id if isinstance(offer, StreamRef) else "")
                 if key not in segment.fed:
                     segment.fed.add(key)
                     self._out.append(FeedSegment(index, before, offer, stage.skipped))
-
-    def _offer(self, before: str, name: str, segment: SegmentRecord) -> Outcome | StreamRef | None:
-        """What a stage is given of one before it: its result, or its stream while there is none.
-
-        Who reads the stream already goes on with that.
-        """
-        stage = self._stages[before]
-        value = stage.value if stage.status is Status.DONE and not stage.lost else None
-        stream = stage.stream if self._graph.reads(name, before) else None
-        if stream is not None and (value is None or (before, stream.id) in segment.fed):
-            return stream
-        return value
 
     def _end(self, error: AdjoinError | None) -> None:
         self.ended = True
@@ -508,90 +468,6 @@ class RunState:
                 self._out.append(CloseSegment(index))
         usage = sum((stage.usage for stage in self._stages.values()), Usage())
         self._out.append(End(error, usage))
-
-    # -- questions --
-
-    def _current(self, segment: int, name: str, attempt: int, *, ended: bool = False) -> bool:
-        stage = self._stages.get(name)
-        return (
-            stage is not None
-            and (stage.status is Status.OPEN or (ended and stage.status is Status.DONE))
-            and stage.segment == segment
-            and stage.attempt == attempt
-        )
-
-    def _may_have_begun(self, name: str) -> bool:
-        """Whether a stage has all that it needs; its start may not have been heard of."""
-        return all(self._reaches(before, name) for before in self._graph.dependencies(name))
-
-    def _holds(self, name: str, index: int, status: Status) -> bool:
-        stage = self._stages[name]
-        return stage.segment == index and stage.status is status
-
-    def _reaches(self, before: str, name: str) -> bool:
-        """Whether a stage can be given the result of one before it, or its stream."""
-        if self._available(before):
-            return True
-        stage = self._stages[before]
-        flows = stage.stream is not None and self._graph.reads(name, before)
-        return flows and self._segments[stage.segment].open
-
-    def _readers(self, name: str) -> tuple[str, ...]:
-        """The stages that have yet to read a stage's stream."""
-        readers = self._graph.readers.get(name, ())
-        return tuple(sorted(n for n in readers if self._stages[n].status is not Status.DONE))
-
-    def _available(self, name: str) -> bool:
-        """Whether a stage's result can be given to any other segment."""
-        stage = self._stages[name]
-        return stage.status is Status.DONE and stage.value is not None and self._recorded(name)
-
-    def _recording(self, name: str, attempt: int) -> bool:
-        stage = self._stages.get(name)
-        return stage is not None and stage.recording and stage.attempt == attempt
-
-    def _recorded(self, name: str) -> bool:
-        """Whether the result survives the loss of its segment, or its segment is still there."""
-        stage = self._stages[name]
-        if stage.segment < 0 or self._segments[stage.segment].open:
-            return True
-        if stage.recording and stage.value is not None:
-            return True  # it is not known yet whether it was lost
-        return stage.value is not None and not isinstance(stage.value, Ref)
-
-    def _needed(self, name: str) -> bool:
-        return name in self._outputs or any(
-            self._stages[after].status is not Status.DONE for after in self._graph.consumers(name)
-        )
-
-    def _leaves(self, name: str, segment: SegmentRecord) -> bool:
-        outside = self._graph.consumers(name) - segment.stages
-        if self._durable and name not in self._graph.passing and name not in self._graph.confined:
-            return True  # into the journal
-        return name in self._outputs or any(not self._graph.reads(n, name) for n in outside)
-
-    def _value(self, name: str) -> Outcome:
-        value = self._stages[name].value
-        if value is None:
-            raise errors.StateError(f"stage {name!r} was recorded without its result")
-        return value
-
-    def _reset(self, name: str, reached: bool = True) -> None:
-        stage = self._stages[name]
-        stage.status = Status.WAITING
-        stage.losses += reached
-        stage.misses += not reached
-        stage.value = None
-        stage.stream = None
-        stage.usage = Usage()
-        stage.recording = stage.lost = stage.asked = False
-        if stage.attempt < self._before:  # recorded in an earlier life, and damaged since
-            stage.attempt = self._before
-        self._unfeed(name)
-
-    def _unfeed(self, name: str) -> None:
-        for segment in self._segments:
-            segment.fed = {key for key in segment.fed if key[0] != name}
 
     def _emit(self, body: Body, stage: str = "", attempt: int = 0, at: float | None = None) -> None:
         self._out.append(Emit(body, stage, attempt, at))

@@ -227,7 +227,13 @@ class DurableRuns:
     ) -> None:
         """Go on with each alone: if the service dies again, that one is known."""
         for record, refused in doubted:
-            await self._journal.take_up([record.id])
+            if record.suspended:  # the service ends, and none of those that are left is why
+                self._runs.leave(record)
+                continue
+            try:
+                await self._journal.take_up([record.id])
+            except StateError as error:
+                _log.error("run %s goes on without being watched: %s", record.id, error)
             await self._continue(record, refused)
             with contextlib.suppress(AdjoinError):
                 await record.outcome()
