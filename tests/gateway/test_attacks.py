@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import resource
 import socket
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -70,31 +68,3 @@ def test_numbers_are_bounded_before_any_engine_sees_them(
     body = b'{"model": "fake:", "messages": [{"role": "user", "content": "a b"}], ' + fields + b"}"
     answer = client.post(CHAT, content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400, answer.text
-
-
-def test_1000_idle_streams_stop_nobody(served: Any, client: httpx2.Client, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 4096:
-        pytest.skip("this machine does not allow so many connections")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-    client.put("/api/v1/workflows/steady", content=text("steady"))
-    client.put("/api/v1/workflows/idle", content=text("idle", "wait_for", "path"))
-    accepted = client.post(
-        "/api/v1/workflows/idle/invoke",
-        json={"path": str(tmp_path / "go")},
-        headers={"Prefer": "respond-async"},
-    )
-    head = (
-        f"GET {accepted.headers['location']}/events HTTP/1.1\r\nHost: localhost\r\n"
-        f"Authorization: Bearer {served.key()}\r\n\r\n"
-    )
-    with contextlib.ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(served.address)) for _ in range(1000)]
-        for each in idle:
-            each.sendall(head.encode())
-        for each in idle:
-            each.settimeout(20)
-            assert each.recv(100).startswith(b"HTTP/1.1 200")
-        for _ in range(20):
-            assert client.post(INVOKE, json={"text": "a"}).status_code == 200
-        (tmp_path / "go").touch()
