@@ -6,6 +6,7 @@ import configparser
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from adjoin.cli.app import app
 from adjoin.settings import Settings
 
+#: Of the environment that the tests run in, which need not be on PATH.
+BIN = Path(sys.executable).parent
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 COMPOSE = YAML(typ="safe").load((DEPLOY / "compose.yaml").read_text())
@@ -43,7 +46,8 @@ def test_commands_and_their_options_exist(name: str) -> None:
 def _help(program: str, verb: str) -> str:
     if program == "adjoin":
         return CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
-    done = subprocess.run(["dask", verb, "--help"], capture_output=True, text=True, check=True)
+    command = [str(BIN / "dask"), verb, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -61,8 +65,7 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
     for path in UNITS:
         text = path.read_text().replace("User=adjoin", "User=root")
         for program in ("adjoin", "dask"):  # where they are here
-            there = shutil.which(program) or f"/usr/bin/{program}"
-            text = text.replace(f"/opt/adjoin/bin/{program}", there)
+            text = text.replace(f"/opt/adjoin/bin/{program}", str(BIN / program))
         (tmp_path / path.name.replace("@", "@1")).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", *map(str, tmp_path.iterdir())],
