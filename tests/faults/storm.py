@@ -251,7 +251,9 @@ def storm(
         played.deploy()
         for number in range(rounds):
             played.round(what[number % len(what)], longest_s)
-        played.settle()
+            if (number + 1) % 20 == 0:
+                print(f"{number + 1} of {rounds} kills", file=sys.stderr, flush=True)
+        played.settle(300.0 + rounds)
     finally:
         service.end()
     return played, [*played.history.problems(), *played.ledger]

@@ -72,7 +72,7 @@ def test_a_run_over_its_budget_stops_and_says_so(served: Any) -> None:
         assert answer.status_code == 429
         assert "the run's budget of 10 tokens" in answer.json()["detail"]
         (line,) = used(client)
-        assert line["billed"]["prompt"] + line["billed"]["generated"] == 10
+        assert line["billed"]["prompt"] + line["billed"]["generated"] == 10, line
         assert (line["runs"], line["failed"]) == (1, 1)
 
 

@@ -97,7 +97,7 @@ class DurableRecord(RunRecord):
     def version(self) -> str:
         return self.accepted.version
 
-    def when_ended(self, run: Run, call: Callable[[], None]) -> None:
+    def when_freed(self, run: Run, call: Callable[[], None]) -> None:
         async def ended() -> None:
             assert self._closing is not None
             await asyncio.gather(self._closing, run.finished(), return_exceptions=True)

@@ -65,6 +65,8 @@ class RunRecord:
         self.billed: Mapping[str, Billed] = {}
         #: Ends the wait for the run's turn.
         self.waiting: asyncio.Task[None] | None = None
+        #: Called once, when it has ended; what it held may be freed later.
+        self.on_end: Callable[[RunRecord], None] | None = None
         self._cancelled = ""
         self._begun = asyncio.Event()
 
@@ -118,7 +120,7 @@ class RunRecord:
             self._cancelled = reason
             self.waiting.cancel()
 
-    def when_ended(self, run: Run, call: Callable[[], None]) -> None:
+    def when_freed(self, run: Run, call: Callable[[], None]) -> None:
         """Have this called when its run has ended and freed what it held."""
         run.when_ended(call)
 
@@ -249,6 +251,8 @@ class RunRecord:
             self.state = state_of(last.body)
         self.run = self.source = None
         self._begun.set()
+        if self.on_end is not None:
+            self.on_end(self)
 
 
 def state_of(body: Body) -> State:

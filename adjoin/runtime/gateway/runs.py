@@ -134,7 +134,7 @@ class Runs:
                 journal=record.journal if isinstance(record, DurableRecord) else None,
             )
             record.began(run)
-            record.when_ended(run, lambda: self._end(record, place))
+            record.when_freed(run, lambda: self._end(record, place))
 
         async def wait() -> None:
             await wait_turn(place.turn, ask.timeout_s)
@@ -231,17 +231,17 @@ class Runs:
         """A run is there from now on."""
         if record.id not in self._active:
             self._active[record.id] = record
+            record.on_end = self._on_end
             self._deployments.entered(record.deployment)
             self._idle.clear()
 
     def leave(self, record: RunRecord) -> None:
-        """A run is not there any more: it has ended, was not accepted, or is suspended."""
+        """A run is not there any more: it has ended and freed what it held, was not accepted, or is
+        suspended."""
         self._active.pop(record.id, None)
         self._deployments.left(record.deployment)
-        if record.ended:
-            if not record.durable:
-                self._keep(record)
-            self._on_end(record)
+        if record.ended and not record.durable:
+            self._keep(record)
         if not self._active:
             self._idle.set()
 
