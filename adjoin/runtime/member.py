@@ -1,8 +1,9 @@
 """One process of an embedded cluster: ``python -m adjoin.runtime.member``.
 
-The first line of its standard input says as JSON what it is to be. It lives as long as that is
-open: when whoever started it ends, however that happens, the pipe closes and the process leaves. It
-writes its address to standard output when it is ready.
+The first line of its standard input says as JSON what it is to be; its argument is its name, for
+whoever lists processes. It lives as long as that input is open: when whoever started it ends,
+however that happens, the pipe closes and the process leaves. It writes its address to standard
+output when it is ready.
 """
 
 from __future__ import annotations

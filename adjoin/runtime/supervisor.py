@@ -53,7 +53,7 @@ class Member:
         search = os.pathsep.join(part or str(Path.cwd()) for part in sys.path)
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "adjoin.runtime.member"),
+                *(sys.executable, "-m", "adjoin.runtime.member", log.stem),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,

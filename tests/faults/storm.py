@@ -22,8 +22,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
@@ -40,6 +42,11 @@ from adjoin.runtime.database import Database, database_url, open_database  # noq
 from adjoin.runtime.gateway.keys import KeyStore  # noqa: E402
 
 _START_S = 60.0
+_COMMANDS = {
+    "scheduler": "adjoin.runtime.member scheduler",
+    "worker": "adjoin.runtime.member worker",
+    "host": "adjoin.runtime.host",
+}
 _SERVING = re.compile(r"^serving at (\S+)$", re.MULTILINE)
 
 
@@ -91,20 +98,32 @@ class Service:
         return httpx2.Client(base_url=self.url, headers=headers, timeout=20)
 
     def kill(self, what: str) -> None:
-        """SIGKILL: the gateway alone, the scheduler, a worker, or the gateway and all below it."""
+        """SIGKILL: to the gateway alone, the scheduler, a worker, a host, or all there are."""
         assert self.process is not None
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        named = [each for each in children if what in " ".join(_command(each))]
-        if what == "all":
-            for each in children:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.kill()
-        elif what != "gateway" and named:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                named[0].kill()
+        if what in ("gateway", "all"):
+            found = self._processes("adjoin") if what == "all" else []
+            self.process.send_signal(signal.SIGKILL)
+            for each in found:
+                _kill(each)
+            self.process.wait()
             return
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        deadline = time.monotonic() + _START_S
+        while not (found := self._processes(_COMMANDS[what])):  # one may be starting just now
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"there is no {what} to kill")
+            time.sleep(0.02)
+        _kill(found[0])
+
+    def _processes(self, command: str) -> list[psutil.Process]:
+        """Those of this service, also the ones that outlive it, by what their command contains."""
+        return [
+            each
+            for each in psutil.process_iter()
+            if command in " ".join(_of(each.cmdline)) and self._is_ours(each)
+        ]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        return dict(_of(process.environ)).get("ADJOIN_HOME") == str(self.home)
 
     @property
     def lives(self) -> bool:
@@ -119,11 +138,17 @@ class Service:
             self.process.kill()
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _of(question: Callable[[], Any]) -> Any:
+    """The answer about a process, empty when it has gone."""
     try:
-        return process.cmdline()
+        return question()
     except psutil.Error:
-        return []
+        return ()
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
 class Storm:
