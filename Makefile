@@ -2,6 +2,7 @@
 #
 #   make demo       build the example's collection, answer questions from it, show plan and costs
 #   make test       the default tests, then the smaller suite on real models
+#   make seeds      10,000 simulations of durable runs of each kind, as CI has them (20 min)
 #   make check      format, lint, types, layers: what CI runs before the tests
 #   make format     what `make check` can repair
 #   make test-ucx   a cluster over UCX, in an environment of its own (.venv-ucx)
@@ -22,7 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --progress-bar off --disable-pip
 RAG := examples/rag/workflow.yaml
 DOCUMENTS := build/rag/documents
 
-.PHONY: demo test browser test-ucx check format peers clean
+.PHONY: demo test seeds browser test-ucx check format peers clean
 
 demo: $(READY)
 	$(BIN)/python examples/rag/documents.py $(DOCUMENTS)
@@ -32,6 +33,9 @@ demo: $(READY)
 test: $(READY) browser
 	$(BIN)/pytest
 	$(BIN)/pytest -m models
+
+seeds: $(READY)
+	ADJOIN_TEST_SEEDS=10000 $(BIN)/pytest --timeout 3000 tests/simulation/test_durable_runs.py
 
 # The tests of the service's page are skipped where there is none; as root it is installed here.
 browser:

@@ -1,14 +1,16 @@
-"""The virtual cluster with a journal, and a service that dies and comes back.
+"""The virtual cluster with a journal and a ledger, and a service that dies and comes back.
 
-The journal is the real one, on SQLite in memory. A group of writes that was begun is there as a
-whole or not at all, and the service may die before it, after it, or after it without knowing. What
-the journal took is there for the next life; all else is gone, with every segment.
+Both are the real ones, on SQLite in memory. A group of writes that was begun is there as a whole or
+not at all, and the service may die before it, after it, or after it without knowing. What the
+journal took is there for the next life; all else is gone, with every segment. What engines counted
+is in the usage logs of their replicas, which are fetched in any order, again and again, and up to
+somewhere in the middle of a record.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, defaultdict, deque
 from typing import Any
 
 import msgspec
@@ -17,15 +19,19 @@ from sqlalchemy.pool import StaticPool
 from world import Chance, World
 
 from adjoin.errors import StateError
+from adjoin.functions.engines.base import Account
 from adjoin.runtime import moves as m
 from adjoin.runtime.database import journal
 from adjoin.runtime.database.tables import metadata
+from adjoin.runtime.gateway import ledger
+from adjoin.runtime.policies.billing import Prices, Settlement
 from adjoin.runtime.protocol import Ref
 from adjoin.runtime.run import RunState
+from adjoin.runtime.usage_records import CallRecord, pack_all, read
 from adjoin.runtime.values import digest_of, pack, unpack
 from adjoin.transport import codec
 from adjoin.transport.codec import Encoded
-from adjoin.types import Event, RunStarted, Tokens
+from adjoin.types import Event, RunStarted, Tokens, Usage
 
 RUN = "run"
 _ENGINE = create_engine("sqlite://", poolclass=StaticPool, connect_args={"isolation_level": None})
@@ -42,6 +48,7 @@ class DurableWorld(World):
 
     def __init__(self, seed: int, chance: Chance, *, deaths: int, **options: Any) -> None:
         super().__init__(seed, chance, **options)
+        self.seed = seed
         self.streaming = options.get("streaming", False)
         self.deaths = deaths
         self.lives = 0
@@ -50,6 +57,9 @@ class DurableWorld(World):
         self.damaged = 0.0
         self.store: dict[bytes, bytes] = {}
         self.ends: list[m.End] = []
+        #: What replicas have written, by log; outlives every service.
+        self.logs: dict[str, list[CallRecord]] = defaultdict(list)
+        self._tries: Counter[tuple[str, int]] = Counter()
         self._records: deque[m.Record] = deque()
         self._unshown: list[Event] = []
         self._seq = 0
@@ -210,10 +220,12 @@ class DurableWorld(World):
     def _end(self, end: m.End) -> None:
         shown, self._ending = self._taken(), end
         state = "succeeded" if end.error is None else "failed"
+        settlement = Settlement(RUN, self.state.billed(end.error), "t", "w", "v", state, self._now)
 
         def both() -> None:
             journal.show(self.connection, RUN, shown)
             assert journal.end(self.connection, RUN, state, self._now, end.usage)
+            ledger.settle(self.connection, [settlement])
 
         self._write(both)
         self.ends.append(end)
@@ -223,6 +235,35 @@ class DurableWorld(World):
             data = self.store.get(value.digest)
             return None if data is None else (codec.decode(unpack(data)),)
         return super()._resolve(value)
+
+    # -- usage --
+
+    def _executing(self, stage: str, attempt: int) -> None:
+        super()._executing(stage, attempt)
+        self._tries[stage, attempt] += 1
+        tries = self._tries[stage, attempt]
+        log = self.logs[f"log-{self.rng.randrange(3)}"]
+        account = Account("t", "w", "v", RUN, stage, attempt, stage, tries, "m")
+        log.append(CallRecord(len(log), account, Usage(generated=1), "ended", self._now))
+        self._later(self._delay(), self._fetch)
+
+    def _fetch(self) -> None:
+        """Part of one log, from anywhere: what the service knew of it may have died with it."""
+        name = self.rng.choice(sorted(self.logs))
+        data = pack_all(self.logs[name][self.rng.randrange(len(self.logs[name])) :])
+        found = read(data[: self.rng.randrange(len(data) + 1)])
+        assert not found.damaged
+        self._write(lambda: self._keep(name, found.records))
+
+    def _keep(self, log: str, records: list[CallRecord]) -> None:
+        ledger.add(self.connection, [(log, record) for record in records])
+
+    def usage(self) -> ledger.Line:
+        """What the ledger says when everything has been fetched."""
+        for name, records in self.logs.items():
+            self._keep(name, records)
+        (line,) = ledger.lines(self.connection, (), ledger.Period(), Prices())
+        return line
 
     def known(self) -> journal.Known:
         found = journal.find(self.connection, RUN)

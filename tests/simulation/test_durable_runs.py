@@ -1,6 +1,5 @@
-"""Durable runs through deaths of their service, torn writes, and crashes of workers, by seed.
-
-``ADJOIN_TEST_SEEDS=10000 pytest tests/simulation/test_durable_runs.py`` runs more of them.
+"""Durable runs and their ledger through deaths of their service, torn writes and dying workers,
+by seed. ``ADJOIN_TEST_SEEDS`` says how many: CI plays 10,000 (``make seeds``).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from world import Chance, oracle
 
 from adjoin.runtime.database import journal
 from adjoin.runtime.run import ATTEMPTS_OF_A_LIFE
-from adjoin.types import Event
+from adjoin.types import Event, Usage
 
 SEEDS = range(int(os.environ.get("ADJOIN_TEST_SEEDS", "100")))
 CALM = Chance()
@@ -51,6 +50,7 @@ def test_a_run_ends_once_with_the_oracles_result_however_often_its_service_dies(
             assert end.usage.generated == len(expected), "wasted attempts are not billed"
             lives += world.lives
             _check_attempts(world)
+            _check_usage(world, end.usage.generated)
     assert lives > len(SEEDS), "too few deaths to show anything"
 
 
@@ -65,6 +65,7 @@ def test_storms_end_once(streaming: bool) -> None:
                 outputs = world.graph.output_stages()
                 assert world.outputs == {name: expected[name] for name in outputs}
             _check_attempts(world)
+            _check_usage(world, end.usage.generated if end.error is None else None)
 
 
 def test_values_that_are_damaged_are_made_again() -> None:
@@ -90,6 +91,15 @@ def test_a_reader_sees_tokens_of_a_stage_from_one_attempt() -> None:
                 if each.kind == "Tokens":
                     assert seen.setdefault(event.stage, event.attempt) == event.attempt, seed
     assert lost, "no stream was cut: nothing was shown"
+
+
+def _check_usage(world: DurableWorld, billed: int | None) -> None:
+    """Everything that engines counted is in the ledger once; what the run used is billed."""
+    line = world.usage()
+    assert line.billed.generated + line.wasted.generated == len(world.executed), world.seed
+    assert (line.open, line.runs) == (Usage(), 1), world.seed
+    if billed is not None:
+        assert line.billed.generated == billed, world.seed
 
 
 def _check_attempts(world: DurableWorld) -> None:

@@ -27,7 +27,10 @@ from adjoin.dag import (
     build,
 )
 from adjoin.runtime import moves as m
-from adjoin.runtime.policies.placement import Topology, Worker, place, weigh
+from adjoin.runtime.policies.costs import Costs, estimate
+from adjoin.runtime.policies.placement import Topology, Worker, plan_of, weigh
+from adjoin.runtime.policies.problem import Problem
+from adjoin.runtime.policies.search import search
 from adjoin.runtime.protocol import Ref, StreamRef, Value
 from adjoin.runtime.run import RunState
 from adjoin.transport import codec
@@ -227,7 +230,9 @@ class World:
             where = {name: self.rng.choice(names) for name in sorted(stages)}
             plan = weigh(self.graph, topology, where)
         else:
-            plan = place(self.graph, topology, stages)
+            # Not the best plan: to look for that would take most of the time of a simulation.
+            problem = Problem(self.graph, topology, Costs(), estimate(self.graph, Costs()), stages)
+            plan = plan_of(problem, search(problem, nodes=0, effort=100))
         self._send(m.Planned(plan))
 
     def _collect(self, values: dict[str, m.Outcome]) -> None:
@@ -296,13 +301,16 @@ class World:
                 attempt = segment.waiting.pop(stage)
                 segment.attempts[stage] = attempt
                 self._begin_stream(index, stage, attempt)
-                self.executed.append((stage, attempt))
+                self._executing(stage, attempt)
                 if self.rng.random() < self.chance.tokens:
                     self._seen(index, stage, attempt, Tokens(tokens=(Token("x"),)))
                 self._later(
                     self.rng.expovariate(0.5),
                     functools.partial(self._finish, index, stage, attempt),
                 )
+
+    def _executing(self, stage: str, attempt: int) -> None:
+        self.executed.append((stage, attempt))
 
     def _seen(self, index: int, stage: str, attempt: int, body: Body) -> None:
         self._send(m.Seen(index, stage, attempt, body))

@@ -83,14 +83,8 @@ class Ledger:
         Raises:
             StateError: nothing was written.
         """
-        rows = [_row(log, record) for log, record in found]
-
-        def put(connection: Connection) -> None:
-            for start in range(0, len(rows), _AT_ONCE):
-                connection.execute(_ignoring(connection, calls), rows[start : start + _AT_ONCE])
-
-        if rows:
-            await self._database.write(put)
+        if found:
+            await self._database.write(lambda connection: add(connection, found))
 
     async def settle(self, ends: Sequence[Settlement]) -> None:
         """Runs have ended. If one ends again, after a crash, its last end counts.
@@ -111,31 +105,40 @@ class Ledger:
         for key in by:
             if key not in KEYS:
                 raise InputError(f"usage is not kept by {key!r}", hint=f"use {', '.join(KEYS)}")
-        return await self._database.read(lambda connection: self._read(connection, by, period))
+        return await self._database.read(lambda c: lines(c, by, period, self.prices))
 
-    def _read(self, connection: Connection, by: Sequence[str], period: Period) -> list[Line]:
-        lines: dict[tuple[Any, ...], Line] = {}
 
-        def line(values: Iterable[Any]) -> Line:
-            key = tuple(values)
-            return lines.setdefault(key, Line(dict(zip(by, key, strict=True))))
+def add(connection: Connection, found: Sequence[tuple[str, CallRecord]]) -> None:
+    """Keep calls, in the transaction of who calls; known ones change nothing."""
+    rows = [_row(log, record) for log, record in found]
+    for start in range(0, len(rows), _AT_ONCE):
+        connection.execute(_ignoring(connection, calls), rows[start : start + _AT_ONCE])
 
-        for row in connection.execute(_tokens(by, period)).mappings():
-            usage = _usage(row)
+
+def lines(connection: Connection, by: Sequence[str], period: Period, prices: Prices) -> list[Line]:
+    """What was used, by these of :data:`KEYS`, in their order."""
+    found: dict[tuple[Any, ...], Line] = {}
+
+    def line(values: Iterable[Any]) -> Line:
+        key = tuple(values)
+        return found.setdefault(key, Line(dict(zip(by, key, strict=True))))
+
+    for row in connection.execute(_tokens(by, period)).mappings():
+        usage = _usage(row)
+        one = line(row[key] for key in by)
+        standing = row["standing"]
+        setattr(one, standing, getattr(one, standing) + usage)
+        if standing == "billed":
+            one.revenue += prices.revenue(row["model"], usage)
+        one.cost += prices.cost(usage.seconds + usage.cold_start_seconds)
+    if set(by) <= _OF_RUNS:
+        for row in connection.execute(_runs(by, period)).mappings():
             one = line(row[key] for key in by)
-            standing = row["standing"]
-            setattr(one, standing, getattr(one, standing) + usage)
-            if standing == "billed":
-                one.revenue += self.prices.revenue(row["model"], usage)
-            one.cost += self.prices.cost(usage.seconds + usage.cold_start_seconds)
-        if set(by) <= _OF_RUNS:
-            for row in connection.execute(_runs(by, period)).mappings():
-                one = line(row[key] for key in by)
-                one.runs, one.failed = row["runs"], int(row["failed"])
-        if "model" not in by:
-            for row in connection.execute(_seconds(by, period)).mappings():
-                line(row[key] for key in by).stage_seconds = row["seconds"]
-        return [lines[key] for key in sorted(lines, key=str)]
+            one.runs, one.failed = row["runs"], int(row["failed"])
+    if "model" not in by:
+        for row in connection.execute(_seconds(by, period)).mappings():
+            line(row[key] for key in by).stage_seconds = row["seconds"]
+    return [found[key] for key in sorted(found, key=str)]
 
 
 def _usage(row: RowMapping) -> Usage:
