@@ -8,6 +8,7 @@ request. Workers get it from the client that starts or joins a cluster, or with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -30,6 +31,7 @@ from adjoin.runtime.clients import LinkedModel, ShelvedCollection
 from adjoin.runtime.conversation import (
     Outbox,
     answered,
+    can_linger,
     decode,
     receive_pieces,
     receive_value,
@@ -61,6 +63,7 @@ from adjoin.transport.lending import Lender, socket_path
 from adjoin.transport.memory import allocating
 from adjoin.transport.remote import Channel
 from adjoin.transport.shm import SharedMemoryChannel
+from adjoin.transport.trunk import Line, Trunk
 from adjoin.transport.ucx import is_ucx, prepare
 from adjoin.types import (
     Body,
@@ -118,7 +121,7 @@ class Agent:
             _log.warning("no shared memory: %s cannot be listened on: %s", self._socket, error)
         if self.settings.loop_block_warning_s:
             self._watchdog.start()
-        worker.handlers["adjoin_segment"] = self.on_segment
+        worker.handlers["adjoin_trunk"] = self.on_trunk
         worker.handlers["adjoin_draft"] = self.on_draft
         worker.handlers["adjoin_call"] = self.on_call
         worker.handlers["adjoin_watch"] = self.on_watch
@@ -202,25 +205,33 @@ class Agent:
 
     # -- conversations --
 
-    async def on_segment(self, comm: Comm, messages: Sequence[bytes], **_: Any) -> Any:
-        """Segments, one after another, until the driver leaves."""
-        channel = Channel(comm)
-        async with Outbox(channel) as send:
-            try:
-                while True:
-                    messages = await self._run_segment(channel, messages, send)
-            except TransportError:
-                comm.abort()  # the driver is gone, or what it says makes no sense
+    async def on_trunk(self, comm: Comm, **_: Any) -> Any:
+        """Segments of a driver, beside each other, until it leaves."""
+        await Trunk(comm, accept=self._on_line).carry()
         return Status.dont_reply
 
-    async def _run_segment(
-        self, channel: Channel, messages: Sequence[bytes], send: Callable[[p.Message], None]
-    ) -> Sequence[bytes]:
-        """Run the segment that the first message opens; returns what opens the next one."""
+    async def _on_line(self, line: Line) -> None:
+        try:
+            await self._run_segment(line)
+        except TransportError as error:  # the driver has left it, or what it says makes no sense
+            _log.debug("a segment's conversation ended: %s", error)
+        except Exception:
+            _log.exception("a segment broke")
+            raise
+        finally:
+            line.end()
+
+    async def _run_segment(self, line: Line) -> None:
+        """Run the segment that the first message opens, until the driver leaves it."""
         began = time.perf_counter()
-        opened = decode(messages[0], p.Open)
-        early = list(messages[1:])
-        graph = await self._graph(channel, opened.graph, early)
+        first, *early = await line.receive()
+        opened = decode(first, p.Open)
+        graph = await self._graph(line, opened.graph, early)
+
+        def send(message: p.Message) -> None:
+            with contextlib.suppress(TransportError):  # nobody is there any more
+                line.send(p.pack(message), linger=can_linger(message))
+
         segment = SegmentRun(
             run=opened.run,
             graph=graph,
@@ -235,24 +246,23 @@ class Agent:
             began=began,
             tab=Tab(opened.account, Purse(opened.budgets)),
         )
-        del opened, messages  # a connection that waits for its next segment keeps no inputs
+        del opened, first  # its inputs may be large
         self._segments.add(segment)
         try:
             with allocating(self.lender.pool):  # for all tasks that start in here
                 segment.start()
-                return await _obey(channel, segment, early)
+                await _obey(line, segment, early)
         finally:
             self._segments.discard(segment)
             await segment.close()
 
-    async def _graph(self, channel: Channel, version: str, early: list[bytes]) -> Graph:
+    async def _graph(self, line: Line, version: str, early: list[bytes]) -> Graph:
         """The graph, asked for when it is new; what the driver says meanwhile goes to ``early``."""
         if version not in self._graphs:
-            await channel.send([p.pack(p.NeedGraph())])
+            line.send(p.pack(p.NeedGraph()))
             graph = None
             while graph is None:
-                messages, _ = await channel.receive()
-                for message in messages:
+                for message in await line.receive():
                     if graph is None and isinstance(
                         said := decode(message, p.FromDriver), p.Define
                     ):
@@ -428,22 +438,18 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
             rejoin(worker)
 
 
-async def _obey(
-    channel: Channel, segment: SegmentRun, messages: Sequence[bytes]
-) -> Sequence[bytes]:
-    """Carry out what the driver has said and says until it opens another segment."""
+async def _obey(line: Line, segment: SegmentRun, messages: Sequence[bytes]) -> None:
+    """Carry out what the driver has said and says."""
     while True:
-        for at, message in enumerate(messages):
+        for message in messages:
             match decode(message, p.FromDriver):
-                case p.Open():
-                    return messages[at:]
                 case p.Feed() as feed:
                     segment.feed(feed)
                 case p.Retry(stage=stage, attempt=attempt, readers=readers):
                     segment.retry(stage, attempt, readers)
                 case p.Close():
                     await segment.end()
-        messages, _ = await channel.receive()
+        messages = await line.receive()
 
 
 def _reply(value: Any) -> p.Reply:

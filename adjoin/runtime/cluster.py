@@ -21,6 +21,7 @@ from adjoin.runtime.supervisor import Supervisor
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
+from adjoin.transport.trunk import Line, Trunk, connect
 from adjoin.transport.ucx import is_ucx, prepare
 
 _START_S = 60.0
@@ -28,8 +29,6 @@ _STOP_S = 10.0
 _LEAVE_S = 2.0
 #: Connections to all workers together.
 _CONNECTIONS = 512
-#: Of these, those that wait for their next segment.
-_KEPT_IDLE = 128
 _LOOPBACK = ("127.", "[::1]", "::1", "localhost")
 
 
@@ -44,8 +43,9 @@ class Cluster:
         self._settings = settings
         self._supervisor = supervisor
         self._security = Security()
-        #: By address of the worker, for those that are there.
-        self._idle: dict[str, list[Channel]] = {}
+        #: By address of the worker: what its segments say goes over one connection.
+        self._trunks: dict[str, asyncio.Task[Trunk]] = {}
+        self._carrying: set[asyncio.Task[None]] = set()
         #: The scheduler that has been told of the agent.
         self._told = id
         self._members = Membership(self._addresses, self._watch, self._cut, settings, supervisor)
@@ -122,14 +122,13 @@ class Cluster:
 
     async def close(self) -> None:
         """Leave the cluster; end it when it is embedded."""
-        for address in list(self._idle):
-            self._forget_idle(address)
         if self._supervisor is not None:
             await self._shut_hosts()
         await self._members.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
                 await self._pool.close()
+                await asyncio.gather(*self._carrying)
         if self._supervisor is not None:
             await self._supervisor.close()
 
@@ -170,32 +169,30 @@ class Cluster:
             raise TransportError("the worker is gone", where=worker)
         return await Channel.open(self._pool, found.address, operation, p.pack(message))
 
-    async def open_segment(self, worker: str, message: p.Message) -> Channel:
-        """Start a segment, on a connection where one has ended when there is such."""
+    async def open_segment(self, worker: str, message: p.Message) -> Line:
+        """Start a segment."""
         found = self.topology.worker(worker)
-        idle = self._idle.get(found.address, []) if found is not None else []
-        while idle:
-            channel = idle.pop()
-            if not channel.closed:
-                await channel.send([p.pack(message)])
-                return channel
-        return await self.open(worker, "adjoin_segment", message)
+        if found is None:
+            raise TransportError("the worker is gone", where=worker)
+        return (await self._trunk(found.address)).open(p.pack(message))
 
     def doubt(self, worker: str) -> None:
         """A conversation with this worker broke."""
         self._members.doubt(worker)
 
-    def keep(self, channel: Channel) -> None:
-        """Keep a connection on which a segment has ended for the next one."""
-        idle = self._idle.get(channel.address)
-        if idle is not None and sum(map(len, self._idle.values())) < _KEPT_IDLE:
-            idle.append(channel)
-        else:
-            channel.abort()
+    async def _trunk(self, address: str) -> Trunk:
+        """The connection for the segments of a worker, made by whoever needs it first."""
+        made = self._trunks.get(address)
+        if made is None or (made.done() and (made.exception() or made.result().broken)):
+            made = self._trunks[address] = asyncio.ensure_future(self._connect_trunk(address))
+        return await asyncio.shield(made)
 
-    def _forget_idle(self, address: str) -> None:
-        for channel in self._idle.pop(address, ()):
-            channel.abort()
+    async def _connect_trunk(self, address: str) -> Trunk:
+        trunk = await connect(self._pool, address, "adjoin_trunk")
+        carrying = asyncio.ensure_future(trunk.carry())
+        self._carrying.add(carrying)
+        carrying.add_done_callback(self._carrying.discard)
+        return trunk
 
     async def call(self, worker: str, request: p.Message) -> Any:
         """Ask a worker's agent; returns the decoded value or raises what it answered."""
@@ -236,13 +233,11 @@ class Cluster:
             await client.register_plugin(plugin)
 
     async def _watch(self, address: str, message: p.Message) -> Channel:
-        channel = await Channel.open(self._pool, address, "adjoin_watch", p.pack(message))
-        self._idle.setdefault(address, [])
-        return channel
+        return await Channel.open(self._pool, address, "adjoin_watch", p.pack(message))
 
     def _cut(self, address: str) -> None:
         """The worker is gone, or as good as: whoever waits for it hears that now."""
-        self._forget_idle(address)
+        self._trunks.pop(address, None)
         for comm in list(self._pool.occupied.get(address, ())):
             comm.abort()
         self._pool.remove(address)

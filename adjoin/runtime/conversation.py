@@ -17,9 +17,6 @@ from adjoin.transport.codec import Encoded
 from adjoin.transport.remote import Channel
 from adjoin.types import StageCompleted, StageSkipped, StageStarted
 
-#: Seconds that what nobody acts on may wait for company.
-_LINGER_S = 0.02
-
 
 def decode(message: bytes, kind: Any) -> Any:
     """A message of this kind; raises :class:`TransportError` when it is none."""
@@ -36,17 +33,12 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 class Outbox:
-    """Sends in the background what is put in, in order.
-
-    Each sending costs both processes more than the messages in it do. So what nobody acts on, such
-    as the start of a stage, lingers until there is something that somebody does.
-    """
+    """Sends in the background what is put in, in order; what is put in together goes together."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._pending: list[p.Message] = []
         self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
         self._last = False
 
     async def __aenter__(self) -> Callable[[p.Message], None]:
@@ -61,24 +53,20 @@ class Outbox:
 
     def _put(self, message: p.Message) -> None:
         self._pending.append(message)
-        if not _can_linger(message):
-            self._wake.set()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._wake.set)
+        self._wake.set()
 
     async def _drain(self) -> None:
         while not self._last or self._pending:
             await self._wake.wait()
             self._wake.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
             batch, self._pending = self._pending, []
             if batch:
                 await self._channel.send([p.pack(message) for message in batch])
 
 
-def _can_linger(message: p.Message) -> bool:
+def can_linger(message: p.Message) -> bool:
+    """Whether nobody acts on it, such as the start of a stage: each sending costs both processes
+    more than the messages in it do."""
     match message:
         case p.Happened(body=StageStarted() | StageCompleted() | StageSkipped()):
             return True

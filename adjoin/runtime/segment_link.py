@@ -1,4 +1,4 @@
-"""The driver's end of a segment's connection."""
+"""The driver's end of a segment's conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode
 from adjoin.runtime.shipping import definition
-from adjoin.transport.remote import Channel
+from adjoin.transport.trunk import Line
 
 if TYPE_CHECKING:
     from adjoin.runtime.driver import Run
@@ -26,12 +26,10 @@ class SegmentLink:
     def __init__(self, run: Run, command: m.OpenSegment) -> None:
         self._run = run
         self._command = command
-        self._out: asyncio.Queue[p.Message] = asyncio.Queue()
+        self._early: list[p.Message] = []  # said before there was a line
         self._closing = False
         self._asked: set[tuple[str, int]] = set()  # attempts that have not ended yet
-        self._sending = False
-        self._channel: Channel | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self._line: Line | None = None
         self._task = asyncio.ensure_future(self._converse())
 
     def send(self, message: p.Message) -> None:
@@ -39,8 +37,11 @@ class SegmentLink:
             self._asked.add((message.stage, message.attempt))
         if self._task.done() and self._asked:
             self._run.tell(m.SegmentLost(self._command.segment))
-        self._out.put_nowait(message)
-        self._start_sender()
+        if self._line is None:
+            self._early.append(message)
+            return
+        with contextlib.suppress(TransportError):  # the listener sees that, too
+            self._line.send(p.pack(message))
 
     def close(self) -> None:
         if not self._closing:
@@ -59,17 +60,17 @@ class SegmentLink:
 
     async def _converse(self) -> None:
         try:
-            channel = await self._open()
+            line = await self._open()
         except TransportError:
             self._run.tell(m.SegmentLost(self._command.segment, reached=False))
             return
-        self._channel = channel
+        self._line = line
         self._opened = self._run.clock()
-        self._start_sender()
         try:
-            await self._listen(channel)
+            for message in self._early:
+                line.send(p.pack(message))
+            await self._listen(line)
         except (TransportError, asyncio.CancelledError) as broken:
-            channel.abort()
             if isinstance(broken, TransportError):
                 self._run.driver.cluster.doubt(self._command.worker)
             self._run.tell(m.SegmentLost(self._command.segment))
@@ -77,24 +78,10 @@ class SegmentLink:
             self._run.tell(m.SegmentEnded(self._command.segment))
             if self._asked:  # it had ended before it heard of them
                 self._run.tell(m.SegmentLost(self._command.segment))
-            self._leave(channel)
         finally:
-            if self._sender is not None:
-                self._sender.cancel()
+            line.end()
 
-    def _start_sender(self) -> None:
-        """Most segments are never told anything after their start."""
-        if self._sender is None and self._channel is not None and not self._out.empty():
-            self._sender = asyncio.ensure_future(self._send_all(self._channel))
-
-    def _leave(self, channel: Channel) -> None:
-        """The connection serves the next segment, unless half a message may be on it."""
-        if self._sending:
-            channel.abort()
-        else:
-            self._run.driver.cluster.keep(channel)
-
-    async def _open(self) -> Channel:
+    async def _open(self) -> Line:
         run, command = self._run, self._command
         message = p.Open(
             run=run.id,
@@ -109,23 +96,14 @@ class SegmentLink:
         )
         return await run.driver.cluster.open_segment(command.worker, message)
 
-    async def _send_all(self, channel: Channel) -> None:
-        with contextlib.suppress(TransportError):  # the listener sees that, too
-            while True:
-                message = await self._out.get()
-                self._sending = True
-                await channel.send([p.pack(message)])
-                self._sending = False
-
-    async def _listen(self, channel: Channel) -> None:
+    async def _listen(self, line: Line) -> None:
         index = self._command.segment
         tell = self._run.tell
         while True:
-            messages, _ = await channel.receive()
-            for message in messages:
+            for message in await line.receive():
                 match decode(message, p.FromAgent):
                     case p.NeedGraph():
-                        await channel.send([p.pack(definition(self._run.graph))])
+                        line.send(p.pack(definition(self._run.graph)))
                     case p.Happened() as h:
                         at = self._opened + h.at
                         tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries, at))

@@ -18,7 +18,7 @@ from distributed.protocol import to_serialize
 from adjoin.errors import TransportError
 
 #: Seconds. Dask tries again until then, even where nobody listens because the worker has died.
-_CONNECT_S = 2.0
+CONNECT_S = 2.0
 #: What a Dask server answers to an operation that it does not have.
 _UNKNOWN_OPERATION = None
 
@@ -40,7 +40,7 @@ class Channel:
     ) -> Channel:
         """Start a conversation: ``message`` is the first, for the agent's ``operation``."""
         try:
-            comm = await pool.connect(address, timeout=_CONNECT_S)
+            comm = await pool.connect(address, timeout=CONNECT_S)
         except (OSError, TimeoutError) as error:
             raise TransportError(f"cannot connect: {error}", where=address) from None
         channel = cls(comm, pool, address)

@@ -1,4 +1,4 @@
-"""The outbox: what waits for company, and that nothing is lost or overtaken."""
+"""The outbox: nothing is lost or overtaken, and what comes together goes together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from adjoin.runtime import conversation
 from adjoin.runtime import protocol as p
-from adjoin.runtime.conversation import Outbox
+from adjoin.runtime.conversation import Outbox, can_linger
 from adjoin.transport.codec import encode
-from adjoin.types import StageStarted, Usage
+from adjoin.types import StageStarted, Token, Tokens, Usage
 
 
 class _Channel:
@@ -24,40 +23,31 @@ class _Channel:
         self.sent.put_nowait([msgspec.msgpack.decode(m, type=p.FromAgent) for m in messages])
 
 
-def _started(stage: str) -> p.Message:
-    return p.Happened(stage=stage, attempt=1, place=stage, tries=1, body=StageStarted(worker="w"))
+def _happened(body: Any) -> p.Message:
+    return p.Happened(stage="a", attempt=1, place="a", tries=1, body=body)
 
 
 def _done(stage: str, value: Any = None) -> p.Message:
     return p.Done(stage=stage, attempt=1, usage=Usage(), value=value and encode(value))
 
 
-async def test_what_nobody_acts_on_goes_with_what_somebody_does(monkeypatch: Any) -> None:
-    monkeypatch.setattr(conversation, "_LINGER_S", 3600)
-    channel: Any = _Channel()
-    messages = [_started("a"), _done("a"), _started("b"), _done("b", "result")]
-    async with Outbox(channel) as send:
-        for message in messages[:3]:
-            send(message)
-            await asyncio.sleep(0)
-        assert channel.sent.empty()
-        send(messages[3])
-        assert await channel.sent.get() == messages
-
-
-async def test_it_lingers_for_a_while_only(monkeypatch: Any) -> None:
-    monkeypatch.setattr(conversation, "_LINGER_S", 0.0)
+async def test_what_is_put_in_together_goes_together() -> None:
     channel: Any = _Channel()
     async with Outbox(channel) as send:
-        send(_started("a"))
-        assert await channel.sent.get() == [_started("a")]
-        send(_started("b"))
-        assert await channel.sent.get() == [_started("b")]
+        send(_done("a"))
+        send(_done("b"))
+        assert await channel.sent.get() == [_done("a"), _done("b")]
 
 
-async def test_leaving_sends_what_is_left(monkeypatch: Any) -> None:
-    monkeypatch.setattr(conversation, "_LINGER_S", 3600)
+async def test_leaving_sends_what_is_left() -> None:
     channel: Any = _Channel()
     async with Outbox(channel) as send:
-        send(_started("a"))
-    assert await channel.sent.get() == [_started("a")]
+        send(_done("a"))
+    assert await channel.sent.get() == [_done("a")]
+
+
+def test_what_somebody_acts_on_does_not_linger() -> None:
+    assert can_linger(_happened(StageStarted(worker="w")))
+    assert can_linger(_done("a"))
+    assert not can_linger(_done("a", "result"))
+    assert not can_linger(_happened(Tokens(tokens=(Token("x"),))))

@@ -41,10 +41,6 @@ class InProcessCluster:
     def doubt(self, worker: str) -> None:
         """None dies here."""
 
-    def keep(self, channel: Any) -> None:
-        """Each segment has a connection of its own here."""
-        channel.abort()
-
     async def take(self, owner: str, request: p.Take) -> p.Taken:
         return await find_lender(self.segments, request).take(request)
 
@@ -76,7 +72,7 @@ class _World:
 
 
 class _Conversation:
-    """Both ends of a segment's connection; the driver holds it as its channel."""
+    """Both ends of a segment's conversation; the driver holds it as its line."""
 
     def __init__(self, cluster: InProcessCluster, worker: str, opened: p.Open) -> None:
         self._cluster = cluster
@@ -86,23 +82,22 @@ class _Conversation:
         self._segment: SegmentRun | None = None
         self._to_driver.put_nowait(p.pack(p.NeedGraph()))
 
-    async def send(self, messages: list[bytes], buffers: Any = ()) -> None:
-        for message in messages:
-            decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
-            match decoded:
-                case p.Define():
-                    self._begin(from_wire(decoded.graph, self._cluster.resolve))
-                case p.Feed():
-                    self._open_segment.feed(decoded)
-                case p.Retry(stage=stage, attempt=attempt, readers=readers):
-                    self._open_segment.retry(stage, attempt, readers)
-                case p.Close():
-                    await self._end()
+    def send(self, message: bytes) -> None:
+        decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
+        match decoded:
+            case p.Define():
+                self._begin(from_wire(decoded.graph, self._cluster.resolve))
+            case p.Feed():
+                self._open_segment.feed(decoded)
+            case p.Retry(stage=stage, attempt=attempt, readers=readers):
+                self._open_segment.retry(stage, attempt, readers)
+            case p.Close():
+                self._ending = asyncio.ensure_future(self._end())
 
-    async def receive(self) -> tuple[list[bytes], list[memoryview]]:
-        return [await self._to_driver.get()], []
+    async def receive(self) -> list[bytes]:
+        return [await self._to_driver.get()]
 
-    def abort(self) -> None:
+    def end(self) -> None:
         self._world.threads.shutdown(wait=False)
 
     @property
