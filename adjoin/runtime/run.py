@@ -24,6 +24,7 @@ from adjoin import errors
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, StageError
 from adjoin.runtime.moves import (
+    Announce,
     Broke,
     CloseSegment,
     Collect,
@@ -65,7 +66,6 @@ from adjoin.types import (
     Body,
     RunCancelled,
     RunFailed,
-    RunPlanned,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -208,14 +208,8 @@ class RunState:
                 stage = self._stages[name]
                 stage.status = Status.PLACED
                 stage.segment = len(self._segments) - 1
-        self._emit(
-            RunPlanned(
-                placement=fact.plan.placement,
-                predicted=dict(fact.predicted),
-                seconds=fact.seconds,
-            )
-        )
         self._advance()
+        self._out.append(Announce(fact.plan))
 
     def _seen(self, fact: Seen) -> None:
         stage = self._stages[fact.stage]
