@@ -300,7 +300,7 @@ class Run:
             first()
             while self._facts and not self._state.ended:
                 self._carry_out(self._state.apply(self._facts.popleft()))
-        except Exception as error:  # a bug of ours ends the run instead of leaving it open
+        except Exception as error:  # noqa: BLE001  # a bug of ours ends the run, it is not left open
             _log.exception("run %s", self.id)
             self._state.ended = True
             self._end(errors.wrap(error), Usage())

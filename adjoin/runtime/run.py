@@ -417,7 +417,7 @@ class RunState:
         for index, segment in enumerate(self._segments):
             if not segment.open and self._known.can_start(segment, index):
                 self._open(segment, index)
-            if segment.open:
+            if segment.open and len(segment.stages) < len(self._stages):
                 self._feed(segment, index)
         if not self._collecting and all(
             s.status is Status.DONE and not s.recording for s in self._stages.values()

@@ -13,6 +13,7 @@ from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode
 from adjoin.runtime.shipping import definition
+from adjoin.transport.eager import started
 from adjoin.transport.remote import Channel
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class SegmentLink:
         self._sender: asyncio.Task[None] | None = None
         self._over = False
         idle = run.driver.cluster.idle_channel(command.worker)
-        sent = None if idle is None else idle.post([p.pack(self._open_message())])
+        sent = None if idle is None else started(idle.send([p.pack(self._open_message())]))
         self._task = asyncio.ensure_future(self._converse(idle, sent))
 
     @property

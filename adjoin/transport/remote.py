@@ -6,7 +6,7 @@ Dask gives the connection (TCP, TLS or UCX); what travels on it are msgspec byte
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ from distributed.core import ConnectionPool
 from distributed.protocol import to_serialize
 
 from adjoin.errors import TransportError
-from adjoin.transport.eager import started
 
 #: Seconds. Dask tries again until then, even where nobody listens because the worker has died.
 _CONNECT_S = 2.0
@@ -61,11 +60,6 @@ class Channel:
         if arrays:
             message["buffers"] = arrays
         await self._write(message)
-
-    def post(self, messages: Iterable[bytes]) -> Awaitable[None]:
-        """Send, and begin now: what the socket takes is under way when this returns. Await the
-        answer for the rest, and for errors."""
-        return started(self.send(messages))
 
     async def receive(self) -> tuple[list[bytes], list[memoryview]]:
         """The next messages and the buffers that came with them.
