@@ -419,9 +419,7 @@ class RunState:
                 self._open(segment, index)
             if segment.open and len(segment.stages) < len(self._stages):
                 self._feed(segment, index)
-        if not self._collecting and all(
-            s.status is Status.DONE and not s.recording for s in self._stages.values()
-        ):
+        if not self._collecting and self._known.all_done:
             self._collecting = True
             self._out.append(
                 Collect({name: self._known.value(name) for name in sorted(self._known.outputs)})

@@ -203,9 +203,10 @@ class SegmentRun:
         return [(self.graph.stage(name), self._waiting.pop(name)) for name in ready]
 
     def _can_start(self, name: str) -> bool:
-        return all(
+        dependencies = self.graph.dependencies(name)
+        return dependencies <= self._scope.keys() or all(
             before in self._scope or (self.graph.reads(name, before) and self._streams.has(before))
-            for before in self.graph.dependencies(name)
+            for before in dependencies
         )
 
     def _spawn(self, work: Awaitable[None]) -> None:
