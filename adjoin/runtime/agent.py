@@ -230,7 +230,8 @@ class Agent:
 
         def send(message: p.Message) -> None:
             with contextlib.suppress(TransportError):  # nobody is there any more
-                line.send(p.pack(message), linger=can_linger(message))
+                last = isinstance(message, p.Closed)
+                line.send(p.pack(message), linger=can_linger(message), now=last)
 
         segment = SegmentRun(
             run=opened.run,
@@ -440,6 +441,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typ
 
 async def _obey(line: Line, segment: SegmentRun, messages: Sequence[bytes]) -> None:
     """Carry out what the driver has said and says."""
+    await asyncio.sleep(0)  # its first stages begin, before we look for more of what was said
     while True:
         for message in messages:
             match decode(message, p.FromDriver):

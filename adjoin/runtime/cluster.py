@@ -169,6 +169,14 @@ class Cluster:
             raise TransportError("the worker is gone", where=worker)
         return await Channel.open(self._pool, found.address, operation, p.pack(message))
 
+    def line(self, worker: str, message: p.Message) -> Line | None:
+        """Start a segment at once, if there is a connection to its worker already."""
+        found = self.topology.worker(worker)
+        made = None if found is None else self._trunks.get(found.address)
+        if made is None or not made.done() or made.exception() or made.result().broken:
+            return None
+        return made.result().open(p.pack(message))
+
     async def open_segment(self, worker: str, message: p.Message) -> Line:
         """Start a segment."""
         found = self.topology.worker(worker)

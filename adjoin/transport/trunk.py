@@ -20,6 +20,7 @@ from distributed.comm import Comm
 from distributed.core import ConnectionPool
 
 from adjoin.errors import TransportError
+from adjoin.transport.eager import started
 from adjoin.transport.remote import CONNECT_S
 
 #: Seconds that what nobody acts on may wait for company.
@@ -41,12 +42,17 @@ class Line:
         self._news = asyncio.Event()
         self._over: TransportError | None = None
 
-    def send(self, message: bytes, *, linger: bool = False) -> None:
-        """Say something, without waiting; ``linger`` where nobody acts on it, so that it can wait
-        until there is something that somebody does."""
+    def send(self, message: bytes, *, linger: bool = False, now: bool = False) -> None:
+        """Say something, without waiting.
+
+        Args:
+            linger: nobody acts on it, so that it can wait until there is something that somebody
+                does.
+            now: do not wait for what others may say in this turn of the loop.
+        """
         if self._over is not None:
             raise self._over
-        self._trunk.put(self._number, [message], linger=linger)
+        self._trunk.put(self._number, [message], linger=linger, now=now)
 
     async def receive(self) -> list[bytes]:
         """What was said since the last time, at least one message."""
@@ -89,6 +95,7 @@ class Trunk:
         self._last = 0
         self._pending: list[Parcel] = []
         self._wake = asyncio.Event()
+        self._under_way: Awaitable[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._why = ""
@@ -103,7 +110,7 @@ class Trunk:
             raise TransportError(self._why, where=self.address)
         self._last += 1
         line = self._lines[self._last] = Line(self, self._last)
-        line.send(message)
+        line.send(message, now=True)
         return line
 
     async def carry(self) -> None:
@@ -129,13 +136,24 @@ class Trunk:
         """Have :meth:`carry` end."""
         self._comm.abort()
 
-    def put(self, number: int, messages: list[bytes], *, linger: bool) -> None:
+    def put(
+        self, number: int, messages: list[bytes], *, linger: bool = False, now: bool = False
+    ) -> None:
         """To be sent, in this order."""
         self._pending.append((number, messages))
+        if now:
+            self._write()
         if not linger:
             self._wake.set()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._wake.set)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._no_longer)
+
+    def _no_longer(self) -> None:
+        """It runs on when what it was set for is sent: setting one a message takes longer than
+        sending another one sooner than it had to be."""
+        self._timer = None
+        if self._pending:
+            self._wake.set()
 
     def forget(self, number: int) -> None:
         self._lines.pop(number, None)
@@ -144,15 +162,22 @@ class Trunk:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._write()
+            while (rest := self._under_way) is not None:
+                try:
+                    await rest
+                except OSError:  # whoever reads notices it as well, and says so to all
+                    self._comm.abort()
+                    return
+                self._under_way = None
+                self._write()
+
+    def _write(self) -> None:
+        """Begin to send what is pending, unless something is on its way: the rest follows that."""
+        if self._pending and self._under_way is None:
             pending, self._pending = self._pending, []
-            try:
-                await self._comm.write({"parcels": msgspec.msgpack.encode(pending)})
-            except OSError:  # whoever reads notices it as well, and says so to all
-                self._comm.abort()
-                return
+            written = self._comm.write({"parcels": msgspec.msgpack.encode(pending)})
+            self._under_way = started(written)
 
     def _deliver(self, parcels: Sequence[Parcel]) -> None:
         for number, messages in parcels:

@@ -34,6 +34,9 @@ class InProcessCluster:
     async def ready(self) -> Topology:
         return self.topology
 
+    def line(self, worker: str, message: p.Message) -> None:
+        """There is no connection before a segment is opened."""
+
     async def open_segment(self, worker: str, message: p.Message) -> Any:
         assert isinstance(message, p.Open)
         return _Conversation(self, worker, message)

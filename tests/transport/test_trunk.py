@@ -147,7 +147,7 @@ async def test_what_comes_for_a_conversation_that_has_ended_is_dropped() -> None
         await asyncio.sleep(0)
         one.end()
         go.set()
-        ours.put(1, [b"to nobody"], linger=False)
+        ours.put(1, [b"to nobody"])
         line = ours.open(b"b")
         assert await line.receive() == [b"late"]
         assert opened == 2
