@@ -7,6 +7,7 @@ host, whose end means the end of this process, and one to each agent that calls.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import threading
@@ -48,6 +49,8 @@ _EXIT_LOAD_FAILED = 3
 _EXIT_ENGINE_LOST = 4
 #: How long last words to agents and host may take, in seconds.
 _LAST_WORDS = 2.0
+#: How old the engine's figures may be, in seconds.
+_FIGURES_AGE = 1.0
 
 
 def main(fork: Fork, link: socket.socket) -> NoReturn:
@@ -126,6 +129,9 @@ class ReplicaServer:
         self._agents: set[Frames[CallMessage]] = set()
         #: Which connection asked for a request, and by which id.
         self._callers: dict[str, tuple[Frames[CallMessage], str]] = {}
+        #: The engine's figures, and when they were gathered.
+        self._told = b""
+        self._gathered = -math.inf
 
     def start(self) -> None:
         self._thread.start()
@@ -173,10 +179,10 @@ class ReplicaServer:
         self._host = await Frames.over(self._link, AskStats)
         await asyncio.start_unix_server(self._connected, sock=listen(Path(self._fork.socket)))
         self._listening.set()
-        async for _ in self._host:
-            self._host.write(self._stats())
+        async for asked in self._host:
+            self._host.write(self._stats(self._figures() if asked.figures else b""))
 
-    def _stats(self) -> Stats:
+    def _stats(self, figures: bytes) -> Stats:
         if self._steps is None:
             return Stats(queued=0, running=0, totals={})
         totals = msgspec.structs.asdict(self._steps.totals())
@@ -186,7 +192,16 @@ class ReplicaServer:
             totals=totals,
             step_s=self._steps.step_s,
             longest_s=self._steps.longest_s,
+            figures=figures,
         )
+
+    def _figures(self) -> bytes:
+        """The engine's own, as of less than a second ago: gathering them takes its time."""
+        now = time.monotonic()
+        if self._steps is not None and now - self._gathered >= _FIGURES_AGE:
+            self._told = msgspec.msgpack.encode(self._steps.figures())
+            self._gathered = now
+        return self._told
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames: Frames[CallMessage] = Frames(reader, writer, CallMessage)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from adjoin.errors import AdjoinError, InputError, to_wire
+from adjoin.functions.engines.families import Family
 from adjoin.types import Generation, Message, Sampling, Scalar, Token, Usage, Vector
 
 
@@ -211,7 +212,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """A loaded model. All methods but :meth:`interrupt` belong to the thread that loaded it.
+    """A loaded model. All methods but :meth:`interrupt` and :meth:`figures` belong to
+    the thread that loaded it.
 
     Attributes:
         capabilities: of ``embed``, ``generate`` and ``score``, and ``schema`` when it can hold
@@ -253,6 +255,10 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
     def stats(self) -> EngineStats: ...
+
+    def figures(self) -> tuple[Family, ...]:
+        """What it tells Prometheus under its own names, if anything; called from any thread."""
+        ...
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

@@ -39,6 +39,7 @@ from adjoin.functions.engines.base import (
     empty_prompt,
     no_grammar,
 )
+from adjoin.functions.engines.families import Family, counter
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.text import StopText
 from adjoin.types import Generation, Scalar, Token, Usage, Vector
@@ -209,6 +210,13 @@ class FakeEngine:
     def close(self) -> None:
         self._generating.clear()
         self._embedding.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        told = self._totals
+        return (
+            counter("fake:prompt_tokens", "Words of prompts that it answered.", told.prompt),
+            counter("fake:generation_tokens", "Words that it said.", told.generated),
+        )
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -23,6 +23,7 @@ from adjoin.functions.engines.base import (
     no_grammar,
     positive_arg,
 )
+from adjoin.functions.engines.families import Family
 from adjoin.functions.engines.prompts import Prompt, encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.sampling import draw
@@ -156,6 +157,9 @@ class Generator:
 
     def close(self) -> None:
         self._running.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        return ()
 
     def stats(self) -> EngineStats:
         return EngineStats(

