@@ -38,6 +38,7 @@ from adjoin.functions.engines.base import (
     check_sampling,
     empty_prompt,
     no_grammar,
+    refuse_logits,
 )
 from adjoin.functions.engines.families import Family, counter
 from adjoin.functions.engines.reasoning import ReasoningSplit
@@ -173,6 +174,7 @@ class FakeEngine:
         if request.schema:
             raise no_grammar("fake")
         check_sampling(request.sampling)
+        refuse_logits("fake", request.sampling)
         words = _words(request)
         if not words:
             raise empty_prompt()

@@ -22,6 +22,7 @@ from adjoin.functions.engines.base import (
     check_sampling,
     no_grammar,
     positive_arg,
+    refuse_logits,
 )
 from adjoin.functions.engines.families import Family
 from adjoin.functions.engines.prompts import Prompt, encode
@@ -131,6 +132,7 @@ class Generator:
         if request.schema:
             raise no_grammar("transformers")
         check_sampling(request.sampling)
+        refuse_logits("transformers", request.sampling)
         prompt = encode(self._tokenizer, request)
         check_length(len(prompt.ids), self.context, self._name)
         samples = [

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from adjoin.errors import InputError, ModelError
 from adjoin.functions.engines.base import (
@@ -34,7 +35,7 @@ from adjoin.functions.engines.families import Family, families
 from adjoin.functions.engines.prompts import encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.vllm_cpu import keep_seeds, never_compile
-from adjoin.types import Generation, Sampling, Token, Usage
+from adjoin.types import Alternative, Generation, Sampling, Token, Usage
 
 #: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
 #: ports, or are set here.
@@ -93,6 +94,9 @@ _CUDA_MODULES = ("vllm.v1.worker.gpu_worker",)
 #: Sequences at once: on two cores 16 streams together are eight times as fast as one.
 _CPU_SEQS = 16
 _CUDA_SEQS = 128
+
+#: The logarithm of a probability of 0, as vLLM's server writes it: JSON has no infinity.
+_IMPOSSIBLE = -9999.0
 
 
 def warm() -> None:
@@ -225,13 +229,14 @@ class _Running(msgspec.Struct):
     counts: list[int]
     logprobs: list[float | None]
     reasons: list[str]
+    top: int
 
     @classmethod
     def of(cls, prompt: int, sampling: Sampling, *, opened: bool) -> _Running:
         n = sampling.n
         first = 0.0 if sampling.logprobs else None
         texts = [ReasoningSplit(opened=opened) for _ in range(n)]
-        return cls(prompt, None, texts, [0] * n, [first] * n, ["abort"] * n)
+        return cls(prompt, None, texts, [0] * n, [first] * n, ["abort"] * n, sampling.top_logprobs)
 
     @property
     def usage(self) -> Usage:
@@ -354,7 +359,8 @@ def sampling_params(sampling: Sampling, schema: str = "") -> Any:
         seed=sampling.seed,
         stop=list(sampling.stop),
         # 0: of the token that was drawn, and of no others.
-        logprobs=0 if sampling.logprobs else None,
+        logprobs=sampling.top_logprobs if sampling.logprobs else None,
+        logit_bias=dict(sampling.logit_bias) or None,
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
@@ -377,7 +383,24 @@ def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     if sample.finish_reason:
         running.reasons[at] = str(sample.finish_reason)
     last = bool(sample.finish_reason)
-    return running.texts[at].tokens(sample.text, ids, at, logprob, last=last)
+    top = _likeliest(sample.logprobs, running.top) if running.top else UNSET
+    return running.texts[at].tokens(sample.text, ids, at, logprob, last=last, top=top)
+
+
+def _likeliest(
+    logprobs: Sequence[Mapping[int, Any]] | None, most: int
+) -> tuple[Alternative, ...] | UnsetType:
+    """Of one token. vLLM tells of the drawn one too, whatever its rank."""
+    if not logprobs or len(logprobs) != 1:
+        return UNSET
+    ranked = sorted(
+        (each for each in logprobs[0].values() if each.rank is None or each.rank <= most),
+        key=lambda each: -each.logprob,
+    )
+    return tuple(
+        Alternative(each.decoded_token or "", max(float(each.logprob), _IMPOSSIBLE))
+        for each in ranked[:most]
+    )
 
 
 def _sum_logprobs(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None) -> float | None:

@@ -193,6 +193,7 @@ def _of_model(
         stream=bool(asked.stream),
         include_usage=asked.include_usage,
         logprobs=completion.sampling.logprobs,
+        top_logprobs=completion.sampling.top_logprobs,
         tools=completion.tools,
         one_call=isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False,
         choices=_width(completion),
@@ -232,6 +233,7 @@ def _workflow_form(asked: ChatRequest | CompletionRequest) -> tuple[Form, list[M
             "tools": asked.tools,
             "response_format": meaning.format_schema(asked.response_format),
             "logprobs": asked.logprobs,
+            "top_logprobs": asked.top_logprobs,
         }
         turns = meaning.turns(asked.messages)
     else:
@@ -240,7 +242,7 @@ def _workflow_form(asked: ChatRequest | CompletionRequest) -> tuple[Form, list[M
         if len(texts) > 1:
             raise InputError("a workflow is asked one question", where="prompt")
         turns = [Message("user", texts[0])]
-    only_models["n"] = (asked.n or 1) > 1
+    only_models |= {"n": (asked.n or 1) > 1, "logit_bias": asked.logit_bias}
     for name, value in only_models.items():
         if value:
             raise InputError(f"a workflow takes no {name}", where=name)
