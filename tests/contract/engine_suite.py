@@ -216,6 +216,26 @@ class GenerationContract:
         assert not tokens_of(rest, "long")
         assert engine.stats().running == 0
 
+    def test_a_prompt_without_a_token_is_not_counted(self, engine: Engine) -> None:
+        before = engine.stats()
+        engine.add(_request("left", PROMPT))
+        (aborted,) = engine.abort(["left"])
+        assert (aborted.usage.prompt, aborted.usage.generated) == (0, 0)
+        assert engine.stats() == before
+
+    def test_what_it_tells_prometheus_counts_what_it_did(self, engine: Engine) -> None:
+        def told() -> dict[str, float]:
+            samples = [sample for family in engine.figures() for sample in family.samples]
+            return {sample.name.partition(":")[2]: sample.value for sample in samples}
+
+        before = told()
+        usage = ask(engine, PROMPT, max_tokens=5).usage
+        after = told()
+        if after:
+            for kind, count in (("prompt", usage.prompt), ("generation", usage.generated)):
+                name = f"{kind}_tokens_total"
+                assert after[name] - before.get(name, 0) == count
+
     def test_an_abort_of_the_unknown_is_nothing(self, engine: Engine) -> None:
         assert engine.abort(["nobody"]) == []
 

@@ -102,5 +102,5 @@ def test_the_ledger_equals_what_vllm_counted_to_the_token(service: tuple[str, st
         ours, theirs = billed(client), counted(client)
         assert (ours["prompt"], ours["generated"]) == (theirs["prompt"], theirs["generated"])
         assert ours["cached"] == theirs["cached"]
-        assert theirs["generated"] > 150
+        assert theirs["generated"] > 100
         assert 0 < theirs["cached"] < theirs["prompt"]

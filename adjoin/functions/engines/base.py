@@ -238,7 +238,10 @@ class Engine(Protocol):
         ...
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
-        """Forget requests and free what they hold; a :class:`Finished` for each that ran."""
+        """Forget requests and free what they hold; a :class:`Finished` for each that ran.
+
+        The prompt of one that has no token yet is not counted: it may not have been computed.
+        """
         ...
 
     def step(self) -> list[Output]:

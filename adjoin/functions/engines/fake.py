@@ -146,7 +146,8 @@ class _Running:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=len(self.words), generated=sum(s.count for s in self.samples))
+        generated = sum(sample.count for sample in self.samples)
+        return Usage(prompt=len(self.words) if generated else 0, generated=generated)
 
     def finished(self, id: str) -> Finished:
         generations = tuple(sample.generation() for sample in self.samples)

@@ -103,7 +103,8 @@ class _Running:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=self.prompt, generated=sum(len(s.ids) for s in self.samples))
+        generated = sum(len(sample.ids) for sample in self.samples)
+        return Usage(prompt=self.prompt if generated else 0, generated=generated)
 
     def finished(self, id: str) -> Finished:
         ended = tuple(sample.generation(sample.reason or "abort") for sample in self.samples)

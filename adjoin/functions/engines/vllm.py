@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from adjoin.errors import InputError, ModelError
 from adjoin.functions.engines.base import (
@@ -35,7 +35,8 @@ from adjoin.functions.engines.families import Family, families
 from adjoin.functions.engines.prompts import encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.vllm_cpu import keep_seeds, never_compile
-from adjoin.types import Alternative, Generation, Sampling, Token, Usage
+from adjoin.functions.engines.vllm_sampling import likeliest, sampling_params, sum_logprobs
+from adjoin.types import Generation, Sampling, Token, Usage
 
 #: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
 #: ports, or are set here.
@@ -94,9 +95,6 @@ _CUDA_MODULES = ("vllm.v1.worker.gpu_worker",)
 #: Sequences at once: on two cores 16 streams together are eight times as fast as one.
 _CPU_SEQS = 16
 _CUDA_SEQS = 128
-
-#: The logarithm of a probability of 0, as vLLM's server writes it: JSON has no infinity.
-_IMPOSSIBLE = -9999.0
 
 
 def warm() -> None:
@@ -240,7 +238,10 @@ class _Running(msgspec.Struct):
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=self.prompt, cached=self.cached or 0, generated=sum(self.counts))
+        generated = sum(self.counts)
+        # As vLLM itself counts: a prompt that was left before its first token was not computed.
+        prompt = self.prompt if generated else 0
+        return Usage(prompt=prompt, cached=self.cached or 0, generated=generated)
 
     def generations(self) -> tuple[Generation, ...]:
         fields = zip(self.texts, self.counts, self.logprobs, self.reasons, strict=True)
@@ -343,39 +344,11 @@ class VllmEngine:
         return Finished(id=id, generations=running.generations(), usage=running.usage)
 
 
-def sampling_params(sampling: Sampling, schema: str = "") -> Any:
-    from vllm.sampling_params import (
-        RequestOutputKind,
-        SamplingParams,
-        StructuredOutputsParams,
-    )
-
-    return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-        stop=list(sampling.stop),
-        # 0: of the token that was drawn, and of no others.
-        logprobs=sampling.top_logprobs if sampling.logprobs else None,
-        logit_bias=dict(sampling.logit_bias) or None,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        min_tokens=sampling.min_tokens,
-        ignore_eos=sampling.ignore_eos,
-        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
-        output_kind=RequestOutputKind.DELTA,
-    )
-
-
 def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     """Account for what a step added to one sample."""
     at = int(sample.index)
     ids = tuple(int(id) for id in sample.token_ids)
-    logprob = _sum_logprobs(ids, sample.logprobs)
+    logprob = sum_logprobs(ids, sample.logprobs)
     running.counts[at] += len(ids)
     total = running.logprobs[at]
     if total is not None and logprob is not None:
@@ -383,30 +356,8 @@ def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     if sample.finish_reason:
         running.reasons[at] = str(sample.finish_reason)
     last = bool(sample.finish_reason)
-    top = _likeliest(sample.logprobs, running.top) if running.top else UNSET
+    top = likeliest(sample.logprobs, running.top) if running.top else UNSET
     return running.texts[at].tokens(sample.text, ids, at, logprob, last=last, top=top)
-
-
-def _likeliest(
-    logprobs: Sequence[Mapping[int, Any]] | None, most: int
-) -> tuple[Alternative, ...] | UnsetType:
-    """Of one token. vLLM tells of the drawn one too, whatever its rank."""
-    if not logprobs or len(logprobs) != 1:
-        return UNSET
-    ranked = sorted(
-        (each for each in logprobs[0].values() if each.rank is None or each.rank <= most),
-        key=lambda each: -each.logprob,
-    )
-    return tuple(
-        Alternative(each.decoded_token or "", max(float(each.logprob), _IMPOSSIBLE))
-        for each in ranked[:most]
-    )
-
-
-def _sum_logprobs(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None) -> float | None:
-    if logprobs is None:
-        return None
-    return float(sum(step[id].logprob for id, step in zip(ids, logprobs, strict=True)))
 
 
 def _least(known: int | None, new: int | None) -> int | None:

@@ -50,6 +50,14 @@ class Requires:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[object, Depends(_bearer)]) -> Principal:
+        return self.admit(request)
+
+    def admit(self, request: Request) -> Principal:
+        """Who calls.
+
+        Raises:
+            AuthError: the key lacks the scope.
+        """
         caller = Principal(request.scope["adjoin.key"])
         caller.must(self.scope)
         return caller

@@ -17,6 +17,7 @@ from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.asks import Ask, Slot, urgency_of
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
+from adjoin.runtime.gateway.direct import DirectRoute
 from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.openai import meaning
 from adjoin.runtime.gateway.openai.answers import Model, Models, embeddings
@@ -51,7 +52,7 @@ _ERROR = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "An error", "content": {"application/json": {"schema": _ERROR}}}
 }
-router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES, route_class=DirectRoute)
 
 #: Of a chat that does not say how long its answer may be.
 _USUAL_TOKENS = 1024
