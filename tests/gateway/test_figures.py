@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -9,7 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from adjoin.errors import TransportError
 from adjoin.functions.engines.families import MAX_SAMPLES, Family, Sample, counter, families
+from adjoin.runtime.gateway import figures
 from adjoin.runtime.gateway.figures import families_of, merge
 from adjoin.runtime.gateway.metrics import Metrics
 
@@ -112,3 +116,25 @@ def test_a_registry_is_read_by_prefix_without_when_its_counters_were_made() -> N
     ]  # fmt: skip
     assert len(read) == 2
     assert families_of(replica("r", read)) == read
+
+
+class Stuck:
+    """A cluster of three hosts: one answers, one never does, one fails."""
+
+    topology = SimpleNamespace(
+        workers=[SimpleNamespace(host=host, name=f"{host}-0") for host in ("good", "hung", "lost")]
+    )
+
+    async def call(self, worker: str, request: Any) -> Any:
+        assert request.figures
+        if worker == "hung-0":
+            await asyncio.Event().wait()
+        if worker == "lost-0":
+            raise TransportError("gone")
+        return {"replicas": []}
+
+
+async def test_a_host_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_PATIENCE_S", 0.01)
+    told = await figures.ask_hosts(Stuck())  # type: ignore[arg-type]
+    assert told == {"good": {"replicas": []}, "hung": None, "lost": None}
