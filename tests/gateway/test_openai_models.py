@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from serving import Process
 from tokenizers import Tokenizer
 
 from adjoin import Settings
+from adjoin.functions.models.store import ModelStore
 from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway.keys import KeyStore
 
@@ -77,8 +79,10 @@ def test_a_real_model_answers(ai: openai.OpenAI) -> None:
 
     # The likeliest first token, by its id, and what is said once it cannot be.
     first = entries[0].token
-    (tokenizer,) = (Settings.load().home / "models").glob("gguf-*/tokenizer.json")
-    banned = str(Tokenizer.from_file(str(tokenizer)).encode(first, add_special_tokens=False).ids[0])
+    files = Path(ModelStore(Settings.load().home).resolve("smollm2-135m", for_engine="vllm").path)
+    tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
+    (id,) = tokenizer.encode(first, add_special_tokens=False).ids
+    banned = str(id)
     other = ai.chat.completions.create(**asked, max_tokens=4, logit_bias={banned: -100})
     assert not (other.choices[0].message.content or first).startswith(first)
     forced = ai.chat.completions.create(**asked, max_tokens=3, logit_bias={banned: 100})

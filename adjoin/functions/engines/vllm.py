@@ -92,6 +92,9 @@ _MODULES = (
 _CPU_MODULES = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
 _CUDA_MODULES = ("vllm.v1.worker.gpu_worker",)
 
+#: What would write a line of its figures every few seconds.
+_STATS_LOGGER = "vllm.v1.metrics.loggers"
+
 #: Sequences at once: on two cores 16 streams together are eight times as fast as one.
 _CPU_SEQS = 16
 _CUDA_SEQS = 128
@@ -131,13 +134,14 @@ def load(spec: LoadSpec) -> VllmEngine:
 
         keep_seeds()
         settings["kernel_config"] = CONFIG
-    logging.getLogger("vllm.v1.metrics.loggers").setLevel(logging.WARNING)
     _register(spec.path)
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**settings))
     except (ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"vLLM refuses it: {reason}", where=f"model {spec.model!r}") from error
+    # Only now: vLLM sets the levels of its loggers as it starts.
+    logging.getLogger(_STATS_LOGGER).setLevel(logging.WARNING)
     return VllmEngine(spec.model, engine, int(settings["max_num_seqs"]))
 
 
