@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_suite import EmbeddingContract, GenerationContract, ScoringContract
+from engine_suite import (
+    PROMPT,
+    EmbeddingContract,
+    GenerationContract,
+    ScoringContract,
+    drive,
+    request_of,
+    tokens_of,
+)
 
 from adjoin.functions.engines import Engine, LoadSpec, find
 from adjoin.functions.models import ModelStore
@@ -64,11 +73,10 @@ class TestVllmGeneration(GenerationContract):
         assert not logging.getLogger("vllm.v1.metrics.loggers").isEnabledFor(logging.INFO)
 
     def test_the_likeliest_tokens_are_told_when_they_are_asked_for(self, engine: Engine) -> None:
-        request = _request("top", PROMPT, max_tokens=3, logprobs=True, top_logprobs=4)
-        engine.add(request)
+        engine.add(request_of("top", PROMPT, max_tokens=3, logprobs=True, top_logprobs=4))
         tokens = tokens_of(drive(engine, ["top"]), "top")
         assert [len(token.top or ()) for token in tokens if token.logprob is not None] == [4] * 3
-        engine.add(_request("plain", PROMPT, max_tokens=3, logprobs=True))
+        engine.add(request_of("plain", PROMPT, max_tokens=3, logprobs=True))
         plain = tokens_of(drive(engine, ["plain"]), "plain")
         assert all(not token.top for token in plain)
 
