@@ -7,7 +7,6 @@ host, whose end means the end of this process, and one to each agent that calls.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import socket
 import threading
@@ -32,6 +31,7 @@ from adjoin.runtime import process
 from adjoin.runtime.openmp import ComputeThreads
 from adjoin.runtime.policies.batching import Limits
 from adjoin.runtime.step_loop import StepLoop, is_out_of_memory
+from adjoin.runtime.told import Told
 from adjoin.runtime.usage_log import UsageLog
 from adjoin.runtime.wire import (
     Abort,
@@ -49,8 +49,6 @@ _EXIT_LOAD_FAILED = 3
 _EXIT_ENGINE_LOST = 4
 #: How long last words to agents and host may take, in seconds.
 _LAST_WORDS = 2.0
-#: How old the engine's figures may be, in seconds.
-_FIGURES_AGE = 1.0
 
 
 def main(fork: Fork, link: socket.socket) -> NoReturn:
@@ -129,9 +127,7 @@ class ReplicaServer:
         self._agents: set[Frames[CallMessage]] = set()
         #: Which connection asked for a request, and by which id.
         self._callers: dict[str, tuple[Frames[CallMessage], str]] = {}
-        #: The engine's figures, and when they were gathered.
-        self._told = b""
-        self._gathered = -math.inf
+        self._told: Told | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -142,6 +138,7 @@ class ReplicaServer:
     def open(self, steps: StepLoop, engine: Engine, seconds: float) -> None:
         """Tell the host that calls may come."""
         self._steps = steps
+        self._told = Told(engine.figures)
         self.tell_host(
             Ready(
                 capabilities=sorted(engine.capabilities),
@@ -180,7 +177,8 @@ class ReplicaServer:
         await asyncio.start_unix_server(self._connected, sock=listen(Path(self._fork.socket)))
         self._listening.set()
         async for asked in self._host:
-            self._host.write(self._stats(self._figures() if asked.figures else b""))
+            told = self._told.packed() if asked.figures and self._told else b""
+            self._host.write(self._stats(told))
 
     def _stats(self, figures: bytes) -> Stats:
         if self._steps is None:
@@ -194,14 +192,6 @@ class ReplicaServer:
             longest_s=self._steps.longest_s,
             figures=figures,
         )
-
-    def _figures(self) -> bytes:
-        """The engine's own, as of less than a second ago: gathering them takes its time."""
-        now = time.monotonic()
-        if self._steps is not None and now - self._gathered >= _FIGURES_AGE:
-            self._told = msgspec.msgpack.encode(self._steps.figures())
-            self._gathered = now
-        return self._told
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         frames: Frames[CallMessage] = Frames(reader, writer, CallMessage)

@@ -18,7 +18,6 @@ from adjoin.functions.engines.base import (
     Output,
     Request,
 )
-from adjoin.functions.engines.families import Family
 from adjoin.runtime.policies.batching import (
     Limits,
     Waiting,
@@ -117,9 +116,6 @@ class StepLoop:
 
     def totals(self) -> EngineStats:
         return self._engine.stats()
-
-    def figures(self) -> tuple[Family, ...]:
-        return self._engine.figures()
 
     def submit(self, request: Request) -> None:
         self._put(request)
