@@ -88,8 +88,8 @@ def _can_linger(message: p.Message) -> bool:
 
 
 async def _reply(channel: Channel) -> tuple[bytes, list[memoryview]]:
-    """The one message of a reply. Where none comes, or nobody waits any more, the connection is cut:
-    one that is neither that nor given back takes a place in the pool for ever."""
+    """The one message of a reply. Where none comes, or nobody waits any more, the connection is
+    cut: one that is neither that nor given back takes a place in the pool for ever."""
     try:
         (message, *_), buffers = await channel.receive()
     except BaseException:
