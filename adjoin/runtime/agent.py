@@ -329,8 +329,8 @@ class Agent:
                 await self.shelf.drop(name)
             case p.Prepare(models=models):
                 await (await self.link()).prepare(models)
-            case p.HostStatus():
-                return _reply(msgspec.to_builtins(await (await self.link()).status()))
+            case p.HostStatus(figures=figures):
+                return _reply(await (await self.link()).status(figures=figures))
             case p.FetchUsage(acknowledged=acknowledged):
                 if self._usage is None:
                     root = directory_of(self.settings.home.absolute())

@@ -137,10 +137,12 @@ class HostLink:
         connection = await self._host()
         connection.frames.write(Prepare(wanted=[_wanted(n, spec) for n, spec in specs.items()]))
 
-    async def status(self) -> dict[str, Any]:
-        """Host, templates and replicas, as plain data; sizes in bytes, times in seconds."""
+    async def status(self, *, figures: bool = False) -> dict[str, Any]:
+        """Host, templates and replicas, as plain data; sizes in bytes, times in seconds. With
+        ``figures``, those of each replica's engine as :class:`~adjoin.runtime.wire.Stats` has them.
+        """
         connection = await self._host()
-        answer = await connection.ask(lambda call: AskStatus(call=call), _ignore)
+        answer = await connection.ask(lambda call: AskStatus(call=call, figures=figures), _ignore)
         return answer.status if isinstance(answer, Status) else {}
 
     async def shutdown(self) -> None:
