@@ -140,6 +140,15 @@ class Accounts:
                 known = self._purses[tenant] = (today, purse)
         return known[1]
 
+    async def used_today(self) -> dict[str, int]:
+        """Tokens by tenant, for quotas that begin to count in the middle of a day.
+
+        Raises:
+            StateError: the ledger cannot be read.
+        """
+        await self.fetch()  # what the last service did not live to write
+        return await self.ledger.tokens_of_day(int(time.time() // _DAY_S))
+
     async def fetch(self) -> None:
         """Bring everything that is new from each machine into the ledger."""
         async with self._fetching:
