@@ -147,6 +147,28 @@ def test_a_stopped_replica_costs_an_attempt(runtime: Runtime) -> None:
     assert replica(runtime, "patient") != stopped
 
 
+def test_a_stopped_host_costs_an_attempt(runtime: Runtime) -> None:
+    handle = runtime.submit(flows.patient, question="a b c d e f g h")
+    begun(handle, Tokens)
+    (host,) = runtime.status()["hosts"].values()
+    os.kill(host["pid"], signal.SIGSTOP)
+    assert handle.result(LIMIT_S) == "a b c d e f g h "
+    (other,) = runtime.status()["hosts"].values()
+    assert other["pid"] != host["pid"]
+    said = [e.attempt for e in handle.events() if isinstance(e.body, StageCompleted)]
+    assert said == [2]
+
+
+def test_a_stopped_nanny_is_replaced_once_its_worker_is_gone(runtime: Runtime) -> None:
+    nannies, before = cluster(runtime).pids, workers(runtime)
+    os.kill(nannies["worker-0"], signal.SIGSTOP)
+    kill(before["worker-0"])
+    seconds = until(lambda: workers(runtime).get("worker-0") not in (None, before["worker-0"]))
+    assert seconds < 20  # it was not waited for as long as for one that may still be starting
+    assert cluster(runtime).pids["worker-0"] != nannies["worker-0"]
+    assert workers(runtime)["worker-1"] == before["worker-1"]
+
+
 def test_a_stage_that_kills_its_worker_is_given_up_after_two(runtime: Runtime) -> None:
     handle = runtime.submit(flows.dying, text="poison")
     with pytest.raises(StageError, match=r"stage 'die'.*as 2 were while it ran") as failed:
