@@ -138,7 +138,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _check(connection: Connection, where: str) -> None:
     with connection.begin():
-        found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+        found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(5)")]
     if found != ["ok"]:
         raise StateError(
             f"the service's state is damaged: {found[0]}",
