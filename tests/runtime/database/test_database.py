@@ -16,6 +16,7 @@ from sqlalchemy import Connection, func, insert, make_url, select, text
 
 from adjoin.errors import InputError, StateError
 from adjoin.runtime.database import Database, database_url, open_database, open_file
+from adjoin.runtime.database.failures import failure, is_fatal
 from adjoin.runtime.database.tables import deployments, keys, metadata
 from adjoin.settings import Settings
 
@@ -170,6 +171,14 @@ def test_a_full_disk_is_told_and_then_writes_go_on(tmp_path: Path) -> None:
     database.write_now(limit(1_000_000))
     assert database.write_now(big) == 1
     database.close()
+
+
+def test_no_room_for_the_index_of_the_log_is_a_full_disk() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+    assert not is_fatal(error)
+    found = failure(error, "it cannot be written", "here")
+    assert "free space" in found.hint and found.details["full"]
 
 
 def test_after_an_error_of_the_disk_nothing_is_written_until_it_is_opened_again(
