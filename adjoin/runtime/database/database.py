@@ -178,9 +178,14 @@ class Database:
         if self._broken is not None:
             raise self._broken
         connection = self._connection()
-        with connection.begin():
-            results = [_done(connection, work) for work in works]
-            number = 0 if self._mark is None else connection.exec_driver_sql(_COUNT).scalar_one()
+        try:
+            with connection.begin():
+                results = [_done(connection, work) for work in works]
+                number = 0 if self._mark is None else _counted(connection)
+        except BaseException:
+            if self.is_sqlite:  # a commit that failed may leave its transaction, and so its lock
+                connection.connection.rollback()
+            raise
         if self._mark is not None:
             self._mark.reach(number)
         return results
@@ -204,6 +209,10 @@ class Database:
         if not isinstance(error, AdjoinError):
             _log.error("a write failed", exc_info=error)
         return error
+
+
+def _counted(connection: Connection) -> int:
+    return int(connection.exec_driver_sql(_COUNT).scalar_one())
 
 
 def _done(connection: Connection, work: Work) -> Any:

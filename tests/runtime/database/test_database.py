@@ -12,7 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import Connection, func, insert, make_url, select, text
+from sqlalchemy import Connection, event, func, insert, make_url, select, text
 
 from adjoin.errors import InputError, StateError
 from adjoin.runtime.database import Database, database_url, open_database, open_file
@@ -170,6 +170,25 @@ def test_a_full_disk_is_told_and_then_writes_go_on(tmp_path: Path) -> None:
     assert database.broken is None
     database.write_now(limit(1_000_000))
     assert database.write_now(big) == 1
+    database.close()
+
+
+def test_a_commit_that_fails_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    database = open_file(path)
+
+    def failing(connection: Connection) -> None:
+        raise sqlite3.OperationalError("the commit failed")
+
+    event.listen(database._engine, "commit", failing)
+    with pytest.raises(StateError, match="commit failed"):
+        database.write_now(row("lost"))
+    event.remove(database._engine, "commit", failing)
+    other = open_file(path)
+    assert other.write_now(row("theirs")) == 1
+    other.close()
+    assert database.write_now(row("ours")) == 1
+    assert database.read_now(COUNT)[0][0] == 2
     database.close()
 
 
