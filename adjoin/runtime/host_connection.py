@@ -88,12 +88,13 @@ class HostConnection:
             async for message in self.frames:
                 self._pulse.heard = time.monotonic()
                 match message:
-                    case Attached() if not self._attached.done():
-                        self._attached.set_result(True)
+                    case Attached():
+                        if not self._attached.done():
+                            self._attached.set_result(True)
                     case Pong():
                         pass
-                    case _ if (call := self._calls.get(message.call)) is not None:
-                        call.put_nowait(message)
+                    case answer if (call := self._calls.get(answer.call)) is not None:
+                        call.put_nowait(answer)
         finally:
             self.open = False
             self._watcher.cancel()

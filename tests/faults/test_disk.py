@@ -21,7 +21,8 @@ import httpx2
 import pytest
 import uvicorn
 from durable_flows import TEXT
-from sqlalchemy import event
+from pydantic import SecretStr
+from sqlalchemy import Connection, event
 from storm import Service, Storm
 
 from adjoin import Settings
@@ -159,7 +160,7 @@ def test_what_could_not_be_synced_is_never_acknowledged(tmp_path: Path) -> None:
     service, client = next(serving)
     first = client.post(place, json=body, headers=LATER).raise_for_status().json()["id"]
 
-    def failing(connection: Any) -> None:
+    def failing(connection: Connection) -> None:
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
         raise error
@@ -272,7 +273,7 @@ def _written(path: Path) -> dict[str, Any]:
             key=f"key-{number}",
         )
 
-        def write(connection: Any, run: Accepted = run, number: int = number) -> None:
+        def write(connection: Connection, run: Accepted = run, number: int = number) -> None:
             journal.accept(connection, run, b"graph" * 100)
             result = m.Result(1, Usage(), value)
             journal.record(connection, run.id, [Recording("stage", result)])
@@ -287,22 +288,22 @@ def _written(path: Path) -> dict[str, Any]:
 def _read(database: Database) -> dict[str, Any]:
     """Of each run what it was accepted with, its result and its events; an error in their place
     where they are damaged."""
-    found: dict[str, Any] = {}
-    for number in range(30):
-        id = f"run-{number}"
-        try:
-            known = database.read_now(lambda c, id=id: journal.find(c, id))
-            if known is None:
-                found[id] = None
-                continue
-            past = database.read_now(lambda c, known=known: journal.past_of(c, known))
-            shown = database.read_now(lambda c, id=id: journal.shown_of(c, id))
-        except StateError as error:
-            found[id] = error
-        else:
-            value = past.results["stage"].value if "stage" in past.results else None
-            found[id] = known.accepted, known.graph, value, shown
-    return found
+    return {id: _of(database, id) for id in (f"run-{number}" for number in range(30))}
+
+
+def _of(database: Database, id: str) -> Any:
+    def read(connection: Connection) -> Any:
+        known = journal.find(connection, id)
+        if known is None:
+            return None
+        past = journal.past_of(connection, known)
+        value = past.results["stage"].value if "stage" in past.results else None
+        return known.accepted, known.graph, value, journal.shown_of(connection, id)
+
+    try:
+        return database.read_now(read)
+    except StateError as error:
+        return error
 
 
 def test_a_bit_that_flips_in_the_database_is_never_believed(tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def test_a_bit_that_flips_in_the_database_is_never_believed(tmp_path: Path) -> N
         path.write_bytes(changed)
         try:
             database = open_database(
-                database_url(Settings(database_url=f"sqlite:///{path}")),  # type: ignore[arg-type]
+                database_url(Settings(database_url=SecretStr(f"sqlite:///{path}"))),
                 check=True,
             )
         except StateError:

@@ -174,7 +174,7 @@ async def test_tokens_of_a_day_are_all_but_those_of_runs_that_go_on(ledger: Ledg
         account = Account(tenant=tenant, run=run, stage="s", attempt=1)
         record = CallRecord(number, account, usage, cast("Outcome", outcome), when * 86_400.0)
         await ledger.add([("x", record)])
-    run = Accepted(
+    going = Accepted(
         id="goes-on",
         tenant="t",
         workflow="w",
@@ -185,7 +185,7 @@ async def test_tokens_of_a_day_are_all_but_those_of_runs_that_go_on(ledger: Ledg
         created=0.0,
         deadline=1.0,
     )
-    await ledger._database.write(lambda c: accept(c, run, b"graph"))
+    await ledger._database.write(lambda c: accept(c, going, b"graph"))
     assert await ledger.tokens_of_day(day) == {"t": 1110 + 3 * 3, "u": 1_000_003}
 
 
