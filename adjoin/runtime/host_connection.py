@@ -105,7 +105,7 @@ class HostConnection:
             await self.frames.close()
 
     async def _watch(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):  # it has gone, or is in another namespace of processes
             pidfd = os.pidfd_open(self.pid)
             try:
                 await self._until_dead()

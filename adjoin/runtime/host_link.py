@@ -130,8 +130,12 @@ class HostLink:
         while True:
             sock = await asyncio.to_thread(connect_or_spawn, self._directory, self._config)
             connection = await HostConnection.over(sock, self._deadlines)
-            if await connection.attached():
-                return connection
+            try:
+                if await connection.attached():
+                    return connection
+            except asyncio.CancelledError:  # else it would keep the host for nobody
+                await connection.close()
+                raise
             await connection.close()
             if time.monotonic() > deadline:
                 raise EngineError("no host answers", where=str(self._directory))

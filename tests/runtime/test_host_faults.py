@@ -107,6 +107,22 @@ async def test_who_attaches_to_a_stopped_host_gets_another_one(tmp_path: Path) -
     await second.shutdown()
 
 
+async def test_who_gives_up_attaching_does_not_keep_the_host(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", host_linger_s=0.1, heartbeat_s=60)
+    first = await HostLink.attach(tmp_path, settings)
+    pid = (await first.status())["pid"]
+    os.kill(pid, signal.SIGSTOP)  # with so slow a heart nobody notices
+    attaching = asyncio.create_task(HostLink.attach(tmp_path, settings))
+    while len(asyncio.all_tasks()) < 6:  # the test, the first's two, the second and its two
+        await asyncio.sleep(0.01)
+    attaching.cancel()
+    await asyncio.gather(attaching, return_exceptions=True)
+    death = Death(pid)
+    os.kill(pid, signal.SIGCONT)
+    await first.detach()
+    await death.wait()
+
+
 async def test_a_host_that_answers_late_but_lives_is_left_alone(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", heartbeat_s=0.1, silence_s=0.3)
     link = await HostLink.attach(tmp_path, settings)
