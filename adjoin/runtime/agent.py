@@ -48,6 +48,7 @@ from adjoin.runtime.policies.budget import Purse, Tab
 from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.rejoin import rejoin
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
@@ -84,6 +85,7 @@ class Agent:
         self.address = worker.address
         self.settings = settings
         self.threads: Executor = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
+        self.retries = Retries()
         self._cluster = cluster
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()

@@ -31,6 +31,8 @@ from adjoin.runtime.wire import (
     Attached,
     HostConfig,
     Loading,
+    Ping,
+    Pong,
     Prepare,
     Shutdown,
     Start,
@@ -105,6 +107,8 @@ class Host:
                     self._loads.get(one)
             case AskStatus(call=call, figures=figures):
                 self._spawn(self._status(agent, call, figures))
+            case Ping():
+                agent.write(Pong())
             case Shutdown():
                 self._ending.set()
 

@@ -84,7 +84,11 @@ class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End everything now; answered by the end of the connection."""
 
 
-AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answered at once by Pong."""
+
+
+AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown | Ping
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -119,7 +123,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     status: dict[str, Any]
 
 
-HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
+class Pong(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The host's loop turns."""
+
+
+HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status | Pong
 
 
 # --- host and template ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,16 @@ _SERVING = re.compile(r"^serving at (\S+)$", re.MULTILINE)
 
 
 class Service:
-    """`adjoin serve` with an embedded cluster, killed and started again."""
+    """`adjoin serve` with an embedded cluster, killed and started again.
 
-    def __init__(self, home: Path, url: str = "", model: str = "fake:") -> None:
+    ``wrapper`` is a command that starts it, such as one that sets something up before.
+    """
+
+    def __init__(
+        self, home: Path, url: str = "", model: str = "fake:", wrapper: Sequence[str] = ()
+    ) -> None:
         self.home = home
+        self.wrapper = wrapper
         self.model = model
         self.database = url
         self.starts = 0
@@ -80,7 +86,7 @@ class Service:
         path = self.home / f"serve-{self.starts}.log"
         with path.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "adjoin.cli", "serve", "--port", "0"],
+                [*self.wrapper, sys.executable, "-m", "adjoin.cli", "serve", "--port", "0"],
                 env=self._environment,
                 stderr=log,
                 stdout=log,
