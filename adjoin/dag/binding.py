@@ -176,16 +176,16 @@ def evaluate(binding: Binding, scope: Mapping[str, Any]) -> Any:
         InputError: a path does not exist in the value, or an expression cannot be computed.
     """
     match binding:
+        case Reference(root):
+            return None if scope[root] is None else _follow(binding, scope)
         case Literal(value):
             return value
         case Template():
             return binding
         case Expression(source):
             return expression.compute(source, scope)
-        case Reference() | Interpolation() if any(scope[root] is None for root in taken(binding)):
+        case Interpolation() if any(scope[root] is None for root in taken(binding)):
             return None
-        case Reference():
-            return _follow(binding, scope)
         case Interpolation(parts):
             return "".join(
                 part if isinstance(part, str) else _as_text(part, evaluate(part, scope))

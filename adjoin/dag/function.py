@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -143,6 +144,11 @@ class Function:
 
     def __hash__(self) -> int:
         return hash((self.ref, self.digest))
+
+    @functools.cached_property
+    def is_coroutine(self) -> bool:
+        """Whether a call of it is to be awaited."""
+        return inspect.iscoroutinefunction(self.call)
 
     @property
     def is_builtin(self) -> bool:

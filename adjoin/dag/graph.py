@@ -114,7 +114,12 @@ class Graph:
 
     def dependencies(self, id: str) -> frozenset[str]:
         """Ids of the stages whose results this one takes."""
-        return self.stage(id).roots - {INPUTS}
+        found = self._dependencies.get(id)
+        return self.stage(id).roots if found is None else found  # raises NotFound
+
+    @functools.cached_property
+    def _dependencies(self) -> dict[str, frozenset[str]]:
+        return {stage.id: stage.roots - {INPUTS} for stage in self.stages}
 
     def consumers(self, id: str) -> frozenset[str]:
         """Ids of the stages that take this one's result."""

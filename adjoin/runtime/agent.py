@@ -434,6 +434,7 @@ async def _obey(
     channel: Channel, segment: SegmentRun, messages: Sequence[bytes]
 ) -> Sequence[bytes]:
     """Carry out what the driver has said and says until it opens another segment."""
+    await asyncio.sleep(0)  # its first stages begin, before we look for more of what was said
     while True:
         for at, message in enumerate(messages):
             match decode(message, p.FromDriver):

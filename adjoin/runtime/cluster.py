@@ -170,15 +170,18 @@ class Cluster:
             raise TransportError("the worker is gone", where=worker)
         return await Channel.open(self._pool, found.address, operation, p.pack(message))
 
-    async def open_segment(self, worker: str, message: p.Message) -> Channel:
-        """Start a segment, on a connection where one has ended when there is such."""
+    def idle_channel(self, worker: str) -> Channel | None:
+        """A connection to this worker on which a segment has ended, for the next one."""
         found = self.topology.worker(worker)
         idle = self._idle.get(found.address, []) if found is not None else []
         while idle:
             channel = idle.pop()
             if not channel.closed:
-                await channel.send([p.pack(message)])
                 return channel
+        return None
+
+    async def open_segment(self, worker: str, message: p.Message) -> Channel:
+        """Start a segment on a connection of its own."""
         return await self.open(worker, "adjoin_segment", message)
 
     def doubt(self, worker: str) -> None:

@@ -14,6 +14,7 @@ from adjoin import errors
 from adjoin.errors import AdjoinError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.transport.codec import Encoded
+from adjoin.transport.eager import started
 from adjoin.transport.remote import Channel
 from adjoin.types import StageCompleted, StageSkipped, StageStarted
 
@@ -48,6 +49,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._last = False
+        self._under_way: Awaitable[None] | None = None
 
     async def __aenter__(self) -> Callable[[p.Message], None]:
         self._task = asyncio.ensure_future(self._drain())
@@ -61,21 +63,38 @@ class Outbox:
 
     def _put(self, message: p.Message) -> None:
         self._pending.append(message)
-        if not _can_linger(message):
+        if isinstance(message, p.Closed):
+            self._send_now()
+            self._wake.set()
+        elif not _can_linger(message):
             self._wake.set()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._wake.set)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_S, self._no_longer)
+
+    def _no_longer(self) -> None:
+        """It runs on when what it was set for is sent: setting one a message takes longer than
+        sending another one sooner than it had to be."""
+        self._timer = None
+        if self._pending:
+            self._wake.set()
+
+    def _send_now(self) -> None:
+        """Nothing comes after this for now: it need not wait for the loop to come to us."""
+        if self._under_way is None:
+            batch, self._pending = self._pending, []
+            self._under_way = started(self._channel.send([p.pack(each) for each in batch]))
 
     async def _drain(self) -> None:
-        while not self._last or self._pending:
+        while not self._last or self._pending or self._under_way is not None:
             await self._wake.wait()
             self._wake.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            if (rest := self._under_way) is not None:
+                await rest
+                self._under_way = None
             batch, self._pending = self._pending, []
             if batch:
-                await self._channel.send([p.pack(message) for message in batch])
+                self._under_way = started(self._channel.send([p.pack(each) for each in batch]))
+                self._wake.set()
 
 
 def _can_linger(message: p.Message) -> bool:

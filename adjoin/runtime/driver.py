@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,7 @@ from adjoin.types import (
     Body,
     Event,
     RunCompleted,
+    RunPlanned,
     RunResumed,
     RunStarted,
     StageWarning,
@@ -223,13 +225,18 @@ class Run:
             past=None if journal is None else journal.past,
         )
         self._recording = None if journal is None else Recording(journal, self._pull, self.tell)
-        self._facts: asyncio.Queue[m.Fact] = asyncio.Queue()
+        self._facts: deque[m.Fact] = deque()
+        self._working = False
         self._segments: dict[int, SegmentLink] = {}
         self._side: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         self._outputs: dict[str, Any] = {}
         self._began = time.perf_counter()
-        self._task = asyncio.ensure_future(self._drive())
+        self._loop = asyncio.get_running_loop()
+        self._freed: asyncio.Future[None] = self._loop.create_future()
+        self._freeing: asyncio.Task[None] | None = None
+        self._expiry = self._loop.call_later(self._timeout_s, self._expire)
+        self._work(self._begin)
 
     def cancel(self, reason: str = "") -> None:
         """End the run; what it was doing is aborted and what it held is freed."""
@@ -250,11 +257,11 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether the run has ended and freed what it held; no event follows."""
-        return self._task.done()
+        return self._freed.done()
 
     def when_ended(self, call: Callable[[], None]) -> None:
         """Have this called, on the loop, as soon as the run has ended and freed what it held."""
-        self._task.add_done_callback(lambda _: call())
+        self._freed.add_done_callback(lambda _: call())
 
     async def changed(self, position: int) -> None:
         """Wait until there is an event at ``position``, or no more will come."""
@@ -264,29 +271,36 @@ class Run:
 
     async def finished(self) -> None:
         """Wait until the run has ended and freed what it held."""
-        with contextlib.suppress(AdjoinError):
-            await asyncio.shield(self._task)
+        await asyncio.shield(self._freed)
 
-    def tell(self, fact: m.Fact) -> None:
-        self._facts.put_nowait(fact)
+    def tell(self, *facts: m.Fact) -> None:
+        """Take facts, in this order, and carry out at once what follows from them."""
+        self._facts.extend(facts)
+        if not self._working:  # else whoever works takes them
+            self._work()
 
-    # -- the loop --
+    # -- the work --
 
-    async def _drive(self) -> None:
-        self._publish(m.Emit(self._beginning()))
-        expiry = asyncio.get_running_loop().call_later(self._timeout_s, self._expire)
+    def _work(self, first: Callable[[], None] = lambda: None) -> None:
+        if self._state.ended:
+            return
+        self._working = True
         try:
-            self._carry_out(self._state.begin())
-            while not self._state.ended:
-                self._carry_out(self._state.apply(await self._facts.get()))
-        except Exception as error:  # a bug of ours ends the run instead of leaving it open
+            first()
+            while self._facts and not self._state.ended:
+                self._carry_out(self._state.apply(self._facts.popleft()))
+        except Exception as error:  # noqa: BLE001  # a bug of ours ends the run, it is not left open
+            _log.exception("run %s", self.id)
+            self._state.ended = True
             self._end(errors.wrap(error), Usage())
-            raise
         finally:
-            expiry.cancel()
-            await self._free()
-            self._news.set()
-            self.driver.learn(self.graph, self.measures)
+            self._working = False
+        if self._state.ended:
+            self._free()
+
+    def _begin(self) -> None:
+        self._publish(m.Emit(self._beginning()))
+        self._carry_out(self._state.begin())
 
     def _beginning(self) -> Body:
         """The first event of this life; what earlier ones used counts."""
@@ -302,6 +316,8 @@ class Run:
             match command:
                 case m.Emit():
                     self._publish(command)
+                case m.Announce(plan):
+                    self._announce(plan)
                 case m.MakePlan(stages, delay):
                     known = None if delay else self.driver.known_plan(self.graph, stages)
                     if known is None:
@@ -341,10 +357,16 @@ class Run:
         self._planned(plan)
 
     def _planned(self, plan: Plan) -> None:
-        expected = predict(self.graph, plan, self.driver.costs, self.measures.inputs)
-        self.tell(m.Planned(plan, expected.stages, expected.seconds))
+        self.tell(m.Planned(plan))
         if self.graph.model_names():
             self._aside(self.driver.look_ahead(self.graph, plan))
+
+    def _announce(self, plan: Plan) -> None:
+        expected = predict(self.graph, plan, self.driver.costs, self.measures.inputs)
+        body = RunPlanned(
+            placement=plan.placement, predicted=expected.stages, seconds=expected.seconds
+        )
+        self._publish(m.Emit(body))
 
     async def _retry(self, command: m.RetryStage) -> None:
         await asyncio.sleep(command.delay)
@@ -419,12 +441,29 @@ class Run:
     def _expire(self) -> None:
         self.tell(m.Stop(DeadlineExceeded(f"the run took longer than {self._timeout_s:g} s")))
 
-    async def _free(self) -> None:
+    def _free(self) -> None:
+        self._expiry.cancel()
         if self._recording is not None:
             self._recording.close()
         for task in list(self._side):
             task.cancel()
-        await asyncio.gather(*(segment.ended() for segment in self._segments.values()))
+        if open_ones := [each for each in self._segments.values() if not each.done]:
+            self._freeing = asyncio.ensure_future(self._free_segments(open_ones))
+        else:
+            self._over()
+
+    async def _free_segments(self, segments: list[SegmentLink]) -> None:
+        try:
+            await asyncio.gather(*(segment.ended() for segment in segments))
+        finally:
+            self._over()
+
+    def _over(self) -> None:
+        if not self._freed.done():
+            self._freed.set_result(None)
+        self._news.set()
+        # After those who wait for the result.
+        self._loop.call_soon(self.driver.learn, self.graph, self.measures)
 
     def clock(self) -> float:
         """Seconds since the run began."""

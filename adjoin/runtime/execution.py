@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
-import inspect
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -376,7 +375,7 @@ async def _invoke(
         work = Piecewise(stage.function, stream, context.pause, sealed)
         with watched(call, context.emit):
             return await work.call(positional, arguments, task.surroundings.threads)
-    if inspect.iscoroutinefunction(call):
+    if stage.function.is_coroutine:
         with watched(call, context.emit):
             return await call(*positional, **arguments)
     run = contextvars.copy_context().run

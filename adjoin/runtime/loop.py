@@ -6,13 +6,21 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from adjoin.errors import InputError
 
 _T = TypeVar("_T")
+
+
+class Work(Protocol[_T]):
+    """What goes on by itself; ``done`` is what it comes to. Both are of the loop."""
+
+    done: asyncio.Future[_T]
+
+    def cancel(self) -> None: ...
 
 
 class LoopThread:
@@ -33,6 +41,35 @@ class LoopThread:
             return future.result()
         except BaseException:
             future.cancel()
+            raise
+
+    def follow(self, begin: Callable[[], Work[_T]]) -> _T:
+        """Begin something on the loop and wait for what it comes to, without a task of its own.
+
+        An interrupted caller does not wait, and cancels it.
+        """
+        future: Future[_T] = Future()
+        begun: list[Work[_T]] = []
+
+        def on_loop() -> None:
+            try:
+                work = begin()
+            except BaseException as error:  # noqa: BLE001  # the caller's to see
+                future.set_exception(error)
+                return
+            begun.append(work)
+            work.done.add_done_callback(lambda done: _copy(done, future))
+
+        def abandon() -> None:
+            for work in begun:
+                work.cancel()
+
+        self.loop.call_soon_threadsafe(on_loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                self.loop.call_soon_threadsafe(abandon)
             raise
 
     async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -102,6 +139,10 @@ class CallersLoop:
             hint="use the method with an 'a' before its name",
         )
 
+    def follow(self, begin: Callable[[], Work[_T]]) -> _T:
+        """Raises :class:`InputError`, as ``call`` does."""
+        return self.call(_refused())  # type: ignore[no-any-return]
+
     async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await work
 
@@ -123,6 +164,15 @@ Loop: TypeAlias = LoopThread | CallersLoop
 
 
 _END = object()
+
+
+def _copy(done: asyncio.Future[_T], into: Future[_T]) -> None:
+    if done.cancelled():
+        into.cancel()
+    elif (error := done.exception()) is not None:
+        into.set_exception(error)
+    else:
+        into.set_result(done.result())
 
 
 async def _refused() -> Any:

@@ -64,12 +64,9 @@ class Fact(msgspec.Struct, frozen=True):
 
 
 class Planned(Fact, frozen=True):
-    """A plan for the stages of the last :class:`MakePlan`, and predicted seconds: of each stage
-    from its start to its end, and of all of them together."""
+    """A plan for the stages of the last :class:`MakePlan`."""
 
     plan: Plan
-    predicted: Mapping[str, float] = {}
-    seconds: float = 0.0
 
 
 class Seen(Fact, frozen=True):
@@ -207,6 +204,13 @@ class Record(Command, frozen=True):
     usage: Usage
     value: Value | None
     skipped: bool
+
+
+class Announce(Command, frozen=True):
+    """Show a plan to those who follow the run, with what it is predicted to take. It comes after
+    what the plan has opened: nothing waits for it."""
+
+    plan: Plan
 
 
 class CloseSegment(Command, frozen=True):

@@ -74,6 +74,13 @@ class Progress:
         self.segments: list[SegmentRecord] = []
         self.outputs = graph.output_stages()
 
+    @property
+    def all_done(self) -> bool:
+        for stage in self.stages.values():
+            if stage.status is not Status.DONE or stage.recording:
+                return False
+        return True
+
     def current(self, segment: int, name: str, attempt: int, *, ended: bool = False) -> bool:
         stage = self.stages.get(name)
         return (

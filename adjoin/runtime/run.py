@@ -24,6 +24,7 @@ from adjoin import errors
 from adjoin.dag import Graph
 from adjoin.errors import AdjoinError, EngineError, StageError
 from adjoin.runtime.moves import (
+    Announce,
     Broke,
     CloseSegment,
     Collect,
@@ -65,7 +66,6 @@ from adjoin.types import (
     Body,
     RunCancelled,
     RunFailed,
-    RunPlanned,
     StageCompleted,
     StageFailed,
     StageSkipped,
@@ -208,14 +208,8 @@ class RunState:
                 stage = self._stages[name]
                 stage.status = Status.PLACED
                 stage.segment = len(self._segments) - 1
-        self._emit(
-            RunPlanned(
-                placement=fact.plan.placement,
-                predicted=dict(fact.predicted),
-                seconds=fact.seconds,
-            )
-        )
         self._advance()
+        self._out.append(Announce(fact.plan))
 
     def _seen(self, fact: Seen) -> None:
         stage = self._stages[fact.stage]
@@ -420,14 +414,14 @@ class RunState:
 
     def _advance(self) -> None:
         """Open segments that can start a stage, feed those that wait, collect when all is done."""
+        # Most runs are one segment, which nobody else has anything for.
+        alone = len(self._segments) == 1 and len(self._segments[0].stages) == len(self._stages)
         for index, segment in enumerate(self._segments):
             if not segment.open and self._known.can_start(segment, index):
                 self._open(segment, index)
-            if segment.open:
+            if segment.open and not alone:
                 self._feed(segment, index)
-        if not self._collecting and all(
-            s.status is Status.DONE and not s.recording for s in self._stages.values()
-        ):
+        if not self._collecting and self._known.all_done:
             self._collecting = True
             self._out.append(
                 Collect({name: self._known.value(name) for name in sorted(self._known.outputs)})

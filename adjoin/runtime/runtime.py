@@ -103,7 +103,7 @@ class Runtime:
             InputError: the inputs do not fit.
             StageError: a stage failed for good.
         """
-        return self._loop.call(self._run(workflow, inputs))
+        return self._loop.follow(lambda: self._start(workflow, inputs))
 
     async def arun(self, workflow: Workflow | Graph, /, **inputs: Any) -> Any:
         return await self._loop.bridge(self._run(workflow, inputs))

@@ -11,7 +11,6 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import msgspec
@@ -204,9 +203,10 @@ class SegmentRun:
         return [(self.graph.stage(name), self._waiting.pop(name)) for name in ready]
 
     def _can_start(self, name: str) -> bool:
-        return all(
+        dependencies = self.graph.dependencies(name)
+        return dependencies <= self._scope.keys() or all(
             before in self._scope or (self.graph.reads(name, before) and self._streams.has(before))
-            for before in self.graph.dependencies(name)
+            for before in dependencies
         )
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -273,7 +273,8 @@ class SegmentRun:
         if (task := asyncio.current_task()) is not None:
             self._running[stage.id] = task
         try:
-            runs = not stage.skipped_by(frozenset(self._skipped)) and stage.should_run(self._scope)
+            runs = not (self._skipped and stage.skipped_by(frozenset(self._skipped)))
+            runs = runs and stage.should_run(self._scope)
             result, nbytes = await self._evaluate(stage, attempt, meter) if runs else (None, 0)
             leaves = stage.id in self._exports or (not runs and stage.id in self._readers)
             value = self._export(stage, result) if leaves else None
@@ -376,7 +377,7 @@ class SegmentRun:
             timeout=self._limits.stage_timeout_s,
             streaming=self._streaming,
             report=report,
-            tab=replace(self._tab, account=account),
+            tab=Tab(account, self._tab.purse, self._tab.model),
         )
 
     def _export(self, stage: Stage, result: Any) -> Value:

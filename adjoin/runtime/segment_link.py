@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from adjoin import errors
@@ -12,6 +13,7 @@ from adjoin.runtime import moves as m
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode
 from adjoin.runtime.shipping import definition
+from adjoin.transport.eager import started
 from adjoin.transport.remote import Channel
 
 if TYPE_CHECKING:
@@ -32,24 +34,32 @@ class SegmentLink:
         self._sending = False
         self._channel: Channel | None = None
         self._sender: asyncio.Task[None] | None = None
-        self._task = asyncio.ensure_future(self._converse())
+        self._over = False
+        idle = run.driver.cluster.idle_channel(command.worker)
+        sent = None if idle is None else started(idle.send([p.pack(self._open_message())]))
+        self._task = asyncio.ensure_future(self._converse(idle, sent))
+
+    @property
+    def done(self) -> bool:
+        """Whether the agent holds nothing of the segment any more, or is gone."""
+        return self._over or self._task.done()
 
     def send(self, message: p.Message) -> None:
         if isinstance(message, p.Retry):
             self._asked.add((message.stage, message.attempt))
-        if self._task.done() and self._asked:
+        if self.done and self._asked:
             self._run.tell(m.SegmentLost(self._command.segment))
         self._out.put_nowait(message)
         self._start_sender()
 
     def close(self) -> None:
-        if not self._closing:
+        if not (self._closing or self._over):
             self._closing = True
             self.send(p.Close())
 
     async def ended(self) -> None:
-        """Wait for the agent to free everything; cut the connection if it does not."""
-        if self._task.done():
+        """Wait until the agent has freed everything; cut the connection if it does not."""
+        if self.done:
             return
         self.close()
         _, late = await asyncio.wait([self._task], timeout=_CLOSE_S)
@@ -57,10 +67,11 @@ class SegmentLink:
             task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _converse(self) -> None:
+    async def _converse(self, idle: Channel | None, sent: Awaitable[None] | None) -> None:
         try:
-            channel = await self._open()
+            channel = await self._open(idle, sent)
         except TransportError:
+            self._over = True
             self._run.tell(m.SegmentLost(self._command.segment, reached=False))
             return
         self._channel = channel
@@ -70,14 +81,10 @@ class SegmentLink:
             await self._listen(channel)
         except (TransportError, asyncio.CancelledError) as broken:
             channel.abort()
+            self._over = True
             if isinstance(broken, TransportError):
                 self._run.driver.cluster.doubt(self._command.worker)
             self._run.tell(m.SegmentLost(self._command.segment))
-        else:
-            self._run.tell(m.SegmentEnded(self._command.segment))
-            if self._asked:  # it had ended before it heard of them
-                self._run.tell(m.SegmentLost(self._command.segment))
-            self._leave(channel)
         finally:
             if self._sender is not None:
                 self._sender.cancel()
@@ -89,14 +96,17 @@ class SegmentLink:
 
     def _leave(self, channel: Channel) -> None:
         """The connection serves the next segment, unless half a message may be on it."""
+        self._over = True
+        if self._sender is not None:
+            self._sender.cancel()
         if self._sending:
             channel.abort()
         else:
             self._run.driver.cluster.keep(channel)
 
-    async def _open(self) -> Channel:
+    def _open_message(self) -> p.Open:
         run, command = self._run, self._command
-        message = p.Open(
+        return p.Open(
             run=run.id,
             graph=run.graph.version,
             attempts=dict(command.attempts),
@@ -107,7 +117,13 @@ class SegmentLink:
             account=run.account,
             budgets=run.purse.left(),
         )
-        return await run.driver.cluster.open_segment(command.worker, message)
+
+    async def _open(self, idle: Channel | None, sent: Awaitable[None] | None) -> Channel:
+        if idle is None or sent is None:
+            cluster = self._run.driver.cluster
+            return await cluster.open_segment(self._command.worker, self._open_message())
+        await sent
+        return idle
 
     async def _send_all(self, channel: Channel) -> None:
         with contextlib.suppress(TransportError):  # the listener sees that, too
@@ -118,30 +134,43 @@ class SegmentLink:
                 self._sending = False
 
     async def _listen(self, channel: Channel) -> None:
-        index = self._command.segment
-        tell = self._run.tell
+        """Until the segment has ended. What comes together is told together: a run whose last
+        results come with the end of their segment has nothing left to close."""
         while True:
             messages, _ = await channel.receive()
+            facts: list[m.Fact] = []
             for message in messages:
                 match decode(message, p.FromAgent):
                     case p.NeedGraph():
                         await channel.send([p.pack(definition(self._run.graph))])
-                    case p.Happened() as h:
-                        at = self._opened + h.at
-                        tell(m.Seen(index, h.stage, h.attempt, h.body, h.place, h.tries, at))
-                    case p.Pulled() as pulled:
-                        self._run.measures.pulled(pulled, self._command.worker)
-                    case p.Streaming(stage=stage, attempt=attempt, ref=flow):
-                        tell(m.Flows(index, stage, attempt, flow))
-                    case p.Done() as d:
-                        self._asked.discard((d.stage, d.attempt))
-                        self._run.measures.done(d, self._command.worker)
-                        at = self._opened + d.at
-                        tell(m.Finished(index, d.stage, d.attempt, d.usage, d.value, d.skipped, at))
-                    case p.Failed(stage=stage, attempt=attempt, error=error):
-                        self._asked.discard((stage, attempt))
-                        tell(m.Broke(index, stage, attempt, errors.from_wire(error)))
-                    case p.PullFailed(stage=stage, ref=ref):
-                        tell(m.ValueLost(stage, ref))
                     case p.Closed():
-                        return
+                        facts.append(m.SegmentEnded(self._command.segment))
+                        self._leave(channel)
+                    case said if (fact := self._fact(said)) is not None:
+                        facts.append(fact)
+            if self._over and self._asked:  # it had ended before it heard of them
+                facts.append(m.SegmentLost(self._command.segment))
+            self._run.tell(*facts)
+            if self._over:
+                return
+
+    def _fact(self, said: p.Message) -> m.Fact | None:
+        index = self._command.segment
+        match said:
+            case p.Happened(stage=stage, attempt=attempt, body=body) as h:
+                return m.Seen(index, stage, attempt, body, h.place, h.tries, self._opened + h.at)
+            case p.Pulled():
+                self._run.measures.pulled(said, self._command.worker)
+            case p.Streaming(stage=stage, attempt=attempt, ref=flow):
+                return m.Flows(index, stage, attempt, flow)
+            case p.Done(stage=stage, attempt=attempt) as d:
+                self._asked.discard((stage, attempt))
+                self._run.measures.done(d, self._command.worker)
+                at = self._opened + d.at
+                return m.Finished(index, stage, attempt, d.usage, d.value, d.skipped, at)
+            case p.Failed(stage=stage, attempt=attempt, error=error):
+                self._asked.discard((stage, attempt))
+                return m.Broke(index, stage, attempt, errors.from_wire(error))
+            case p.PullFailed(stage=stage, ref=ref):
+                return m.ValueLost(stage, ref)
+        return None

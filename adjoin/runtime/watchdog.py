@@ -7,8 +7,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
@@ -39,18 +39,20 @@ _current: ContextVar[AsyncCall | None] = ContextVar("adjoin_async_call", default
 _under_way: set[AsyncCall] = set()
 
 
-@contextmanager
-def watched(function: Callable[..., Any], emit: Callable[[Body], None]) -> Iterator[None]:
+class watched:  # noqa: N801  # a context manager
     """While a call of an ``async`` function is under way. Tasks that it starts belong to it."""
-    call = AsyncCall(function, emit)
-    token = _current.set(call)
-    _under_way.add(call)
-    try:
-        yield
-    finally:
-        _under_way.discard(call)
-        _current.reset(token)
-        call.tell()  # what was found in the last step, before the stage is over
+
+    def __init__(self, function: Callable[..., Any], emit: Callable[[Body], None]) -> None:
+        self._call = AsyncCall(function, emit)
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._call)
+        _under_way.add(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        _under_way.discard(self._call)
+        _current.reset(self._token)
+        self._call.tell()  # what was found in the last step, before the stage is over
 
 
 class Watchdog:

@@ -99,3 +99,36 @@ async def test_leaving_sends_what_is_left(monkeypatch: Any) -> None:
     async with Outbox(channel) as send:
         send(_started("a"))
     assert await channel.sent.get() == [_started("a")]
+
+
+async def test_the_end_of_a_segment_is_sent_before_the_loop_turns(monkeypatch: Any) -> None:
+    monkeypatch.setattr(conversation, "_LINGER_S", 3600)
+    channel: Any = _Channel()
+    async with Outbox(channel) as send:
+        for message in (_started("a"), _done("a", "result"), p.Closed()):
+            send(message)
+        assert channel.sent.get_nowait() == [_started("a"), _done("a", "result"), p.Closed()]
+        send(_started("b"))
+        send(_done("b", "more"))
+        assert await channel.sent.get() == [_started("b"), _done("b", "more")]
+
+
+async def test_nothing_overtakes_what_is_being_sent() -> None:
+    class Slow(_Channel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.free = asyncio.Event()
+
+        async def send(self, messages: list[bytes]) -> None:
+            await self.free.wait()
+            await super().send(messages)
+
+    channel: Any = Slow()
+    async with Outbox(channel) as send:
+        send(_done("a", "result"))
+        await asyncio.sleep(0)  # now that is under way
+        await asyncio.sleep(0)
+        send(p.Closed())
+        channel.free.set()
+        assert await channel.sent.get() == [_done("a", "result")]
+        assert await channel.sent.get() == [p.Closed()]

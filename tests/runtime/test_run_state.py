@@ -21,7 +21,6 @@ from adjoin.runtime.protocol import Ref
 from adjoin.runtime.run import RunState
 from adjoin.transport.codec import encode
 from adjoin.types import (
-    RunPlanned,
     StageCompleted,
     StageFailed,
     StageStarted,
@@ -61,16 +60,17 @@ def begun(*segments: tuple[str, str], attempts: int = 1, streaming: bool = False
 
 
 def without_events(commands: list[m.Command]) -> list[m.Command]:
-    return [command for command in commands if not isinstance(command, m.Emit)]
+    return [command for command in commands if not isinstance(command, m.Emit | m.Announce)]
 
 
 def test_one_segment_is_opened_once_and_exports_only_the_output() -> None:
     state = RunState("run", graph())
     state.begin()
-    commands = state.apply(plan(("w", "abc")))
-    assert commands == [
-        m.Emit(RunPlanned(placement={"a": "w", "b": "w", "c": "w"})),
+    planned = plan(("w", "abc"))
+    commands = state.apply(planned)
+    assert commands == [  # in this order: nothing of the segment waits for the announcement
         m.OpenSegment(0, "w", {"a": 1, "b": 1, "c": 1}, ("c",)),
+        m.Announce(planned.plan),
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_lost_segment_is_placed_again_with_the_results_it_took_along() -> None
         m.Emit(WorkerLost(worker="w", stages=("b", "c"))),
         m.MakePlan(frozenset("abc")),
     ]
-    commands = state.apply(plan(("v", "abc")))
+    commands = without_events(state.apply(plan(("v", "abc"))))
     assert commands[-1] == m.OpenSegment(1, "v", {"a": 2, "b": 2, "c": 2}, ("c",))
 
 

@@ -35,6 +35,9 @@ class InProcessCluster:
     async def ready(self) -> Topology:
         return self.topology
 
+    def idle_channel(self, worker: str) -> None:
+        """Each segment has a connection of its own here."""
+
     async def open_segment(self, worker: str, message: p.Message) -> Any:
         assert isinstance(message, p.Open)
         return _Conversation(self, worker, message)
