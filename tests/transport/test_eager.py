@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
@@ -69,5 +71,5 @@ async def test_a_cancellation_reaches_the_place_where_it_waits() -> None:
     assert said == ["cancelled"]
 
 
-async def _awaited(begun):  # type: ignore[no-untyped-def]
+async def _awaited(begun: Awaitable[Any]) -> Any:
     return await begun
