@@ -60,7 +60,9 @@ def waiting(path: str) -> Any:
     return wait(path)
 
 
-@adjoin.workflow(models={"slow": ModelSpec(source="fake:", args={"interval_s": 0.02, "words": 200})})
+@adjoin.workflow(
+    models={"slow": ModelSpec(source="fake:", args={"interval_s": 0.02, "words": 200})}
+)
 def generated(question: str) -> Any:
     return fn.generate(question, model="slow")
 
