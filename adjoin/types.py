@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 #: A dense vector or a matrix of them: float32, shape ``[d]`` or ``[n, d]``.
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -42,6 +43,13 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
+class Alternative(msgspec.Struct, frozen=True, array_like=True):
+    """A token that could have been drawn, and the natural logarithm of its probability."""
+
+    text: str
+    logprob: float
+
+
 class Token(msgspec.Struct, frozen=True):
     """A piece of generated text.
 
@@ -51,6 +59,8 @@ class Token(msgspec.Struct, frozen=True):
         choice: which of ``n`` samples it belongs to.
         logprob: sum of the natural log-probabilities of ``ids`` when they were asked for.
         reasoning: whether it belongs to the thoughts before the answer, not to the answer.
+        top: the likeliest tokens at its place, most likely first, when they were asked for; not on
+            its way otherwise, and not of several ``ids``.
     """
 
     text: str
@@ -58,12 +68,16 @@ class Token(msgspec.Struct, frozen=True):
     choice: int = 0
     logprob: float | None = None
     reasoning: bool = False
+    top: tuple[Alternative, ...] | UnsetType = UNSET
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How to draw tokens. Bounds are checked where a value enters.
 
     The model's own end is not drawn before ``min_tokens``, and ends nothing with ``ignore_eos``.
+    ``top_logprobs`` is how many of the likeliest tokens are told at each place, with ``logprobs``;
+    ``logit_bias`` has ids of tokens, each once, with what is added to their logits. Not every
+    engine can do these two.
     """
 
     max_tokens: int = 256
@@ -74,6 +88,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     n: int = 1
     logprobs: bool = False
+    top_logprobs: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0

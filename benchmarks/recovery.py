@@ -3,7 +3,8 @@
 Each row is the median over repeats of the seconds from the signal until
 
 * a run that was under way is begun again elsewhere (`worker …`, `replica …`, `host …`), or
-* a new run is answered and the scheduler has all its workers again (`scheduler …`, `all …`).
+* a new run is answered and the scheduler has all its workers again (`scheduler …`, `all …`), or
+* a worker is there again (`nanny …`).
 
 The engine is the scripted one, so that loading a model takes nothing. The dead link is between two
 network namespaces, where the system allows them.
@@ -59,7 +60,9 @@ def waiting(path: str) -> Any:
     return wait(path)
 
 
-@adjoin.workflow(models={"slow": ModelSpec(source="fake:", args={"interval_s": 0.02, "words": 50})})
+@adjoin.workflow(
+    models={"slow": ModelSpec(source="fake:", args={"interval_s": 0.02, "words": 200})}
+)
 def generated(question: str) -> Any:
     return fn.generate(question, model="slow")
 
@@ -116,6 +119,10 @@ def _replica_pid(runtime: Runtime) -> int:
     return next(int(r["pid"]) for r in _host(runtime)["replicas"] if r["state"] == "ready")
 
 
+def _host_pid(runtime: Runtime) -> int:
+    return int(_host(runtime)["pid"])
+
+
 def _service(runtime: Runtime, folder: Path, number: int, victims: list[int]) -> float:
     """Until a new run is answered, and the scheduler has all workers again."""
     gate = folder / "open"
@@ -169,6 +176,20 @@ def _workers(runtime: Runtime, folder: Path, number: int) -> float:
     return time.monotonic() - at
 
 
+def _nanny(runtime: Runtime, folder: Path, number: int) -> float:
+    """Until the worker has another process."""
+    cluster = runtime.driver.cluster
+    (worker, *_) = cluster.topology.workers
+    os.kill(cluster.pids[worker.name], number)
+    at = time.monotonic()
+    os.kill(worker.pid, signal.SIGKILL)
+    while (found := cluster.topology.worker(worker.name)) is None or found.pid == worker.pid:
+        if time.monotonic() - at > _LIMIT_S:
+            raise RuntimeError("the worker has not come back")
+        time.sleep(0.01)
+    return time.monotonic() - at
+
+
 SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "worker killed": (_worker, signal.SIGKILL),
     "worker stopped": (_worker, signal.SIGSTOP),
@@ -178,14 +199,16 @@ SCENARIOS: dict[str, tuple[Scenario, int]] = {
     "scheduler, nannies and workers killed": (_all, signal.SIGKILL),
     "replica killed": (lambda r, _, n: _model(r, n, _replica_pid), signal.SIGKILL),
     "replica stopped": (lambda r, _, n: _model(r, n, _replica_pid), signal.SIGSTOP),
-    "host killed": (lambda r, _, n: _model(r, n, lambda x: int(_host(x)["pid"])), signal.SIGKILL),
+    "host killed": (lambda r, _, n: _model(r, n, _host_pid), signal.SIGKILL),
+    "host stopped": (lambda r, _, n: _model(r, n, _host_pid), signal.SIGSTOP),
+    "nanny stopped, its worker killed": (_nanny, signal.SIGSTOP),
 }
 
 
-def measure(repeats: int) -> dict[str, list[float]]:
+def measure(repeats: int, only: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for name, (scenario, number) in SCENARIOS.items():
-        for _ in range(repeats):
+        for _ in range(repeats if only in name else 0):
             with TemporaryDirectory() as folder:
                 settings = Settings(home=Path(folder), host_linger_s=1.0)
                 with Runtime(settings=settings) as runtime:
@@ -211,9 +234,10 @@ def dead_link() -> float | None:
 def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", help="rows whose names contain this")
     options = parser.parse_args()
-    found = measure(1 if options.quick else options.repeats)
-    if (link := dead_link()) is not None:
+    found = measure(1 if options.quick else options.repeats, options.only)
+    if options.only in "link down" and (link := dead_link()) is not None:
         found["link down"] = [link]
     rows = [
         {

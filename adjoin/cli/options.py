@@ -73,8 +73,8 @@ def settings_of(pairs: Sequence[str] | None) -> Settings:
 
 
 def _value(text: str) -> Any:
-    """Lists are written as JSON; the settings' own types convert every other text."""
-    if not text.startswith("["):
+    """Lists and mappings are written as JSON; the settings' own types convert every other text."""
+    if not text.startswith(("[", "{")):
         return text
     try:
         return json.loads(text)

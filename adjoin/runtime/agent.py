@@ -50,6 +50,7 @@ from adjoin.runtime.policies.budget import Purse, Tab
 from adjoin.runtime.probe import probe, sample
 from adjoin.runtime.pull import RemoteChannel, answer_pull
 from adjoin.runtime.rejoin import rejoin
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.segment import SegmentRun
 from adjoin.runtime.shelf import Shelf
 from adjoin.runtime.shipping import read_graph, spec_of
@@ -87,6 +88,7 @@ class Agent:
         self.address = worker.address
         self.settings = settings
         self.threads: Executor = ThreadPoolExecutor(settings.threads_per_worker, "adjoin-stage")
+        self.retries = Retries()
         self._cluster = cluster
         self._link: HostLink | None = None
         self._linking = asyncio.Lock()
@@ -340,8 +342,8 @@ class Agent:
                 await self.shelf.drop(name)
             case p.Prepare(models=models):
                 await (await self.link()).prepare(models)
-            case p.HostStatus():
-                return _reply(msgspec.to_builtins(await (await self.link()).status()))
+            case p.HostStatus(figures=figures):
+                return _reply(await (await self.link()).status(figures=figures))
             case p.FetchUsage(acknowledged=acknowledged):
                 if self._usage is None:
                     root = directory_of(self.settings.home.absolute())

@@ -33,6 +33,8 @@ from adjoin.runtime.wire import (
 from adjoin.transport.frames import Frames
 
 _STATS_TIMEOUT = 1.0
+#: The same when the engines' figures are asked for: who asks waits for all of them together.
+_FIGURES_TIMEOUT = 0.3
 #: How long a killed process may take to be gone; longer means stuck in the kernel.
 _DEATH_TIMEOUT = 30.0
 #: How long an exit code may take to arrive after the death was seen.
@@ -202,16 +204,18 @@ class Replica:
     def loading(self) -> bool:
         return self.state == "loading"
 
-    async def stats(self) -> Stats | None:
-        """Its queue and totals; None when it does not answer."""
+    async def stats(self, *, figures: bool = False) -> Stats | None:
+        """Its queue and totals, and its engine's figures when asked for; None when it does not
+        answer."""
         if not (self.alive or self.loading):
             return None
         async with self._asking:
             while not self._stats.empty():  # answers that came too late
                 self._stats.get_nowait()
-            self._link.write(AskStats())
+            self._link.write(AskStats(figures=figures))
+            patience = _FIGURES_TIMEOUT if figures else _STATS_TIMEOUT
             try:
-                return await asyncio.wait_for(self._stats.get(), _STATS_TIMEOUT)
+                return await asyncio.wait_for(self._stats.get(), patience)
             except TimeoutError:
                 return None
 
@@ -224,9 +228,10 @@ class Replica:
                 os.killpg(self.pid, signal.SIGKILL)
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    async def describe(self) -> dict[str, Any]:
-        stats = await self.stats()
-        return {
+    async def describe(self, *, figures: bool = False) -> dict[str, Any]:
+        stats = await self.stats(figures=figures)
+        told = {"figures": stats.figures} if stats and stats.figures else {}
+        return told | {
             "id": self.id,
             "model": self.spec.model,
             "engine": self.spec.engine,

@@ -75,22 +75,28 @@ def can_linger(message: p.Message) -> bool:
     return False
 
 
+async def _reply(channel: Channel) -> tuple[bytes, list[memoryview]]:
+    """The one message of a reply. Where none comes, or nobody waits any more, the connection is
+    cut: one that is neither that nor given back takes a place in the pool for ever."""
+    try:
+        (message, *_), buffers = await channel.receive()
+    except BaseException:
+        channel.abort()
+        raise
+    channel.release()
+    return message, buffers
+
+
 async def receive_value(channel: Channel) -> Encoded:
     """The encoded value of a call's reply, with the buffers that came beside it."""
-    (message, *_), buffers = await channel.receive()
-    channel.release()
+    message, buffers = await _reply(channel)
     value = unwrap(message)
     return Encoded(value.header, tuple(buffers)) if buffers else value
 
 
 async def receive_pieces(channel: Channel) -> p.Taken:
     """The pieces of a call's reply. It may be long in coming, and nobody may wait any more."""
-    try:
-        (message, *_), _ = await channel.receive()
-    except asyncio.CancelledError:
-        channel.abort()
-        raise
-    channel.release()
+    message, _ = await _reply(channel)
     answer = decode(message, p.AnswerToTake)
     if isinstance(answer, p.Refused):
         raise errors.from_wire(answer.error)

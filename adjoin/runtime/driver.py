@@ -37,8 +37,8 @@ from adjoin.runtime.policies.billing import Billed
 from adjoin.runtime.policies.budget import Purse
 from adjoin.runtime.policies.placement import Plan, place
 from adjoin.runtime.policies.prediction import predict
-from adjoin.runtime.policies.retry import RetryBudget
 from adjoin.runtime.recording import Journal, Recording
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.run import RunState, closing_body
 from adjoin.runtime.segment_link import SegmentLink
 from adjoin.runtime.shipping import spec_of
@@ -72,7 +72,7 @@ class Driver:
         self.costs = self._known = read_costs(settings.home)
         self._plans: dict[tuple[str, int, int], Plan] = {}
         self._learn_again: dict[str, float] = {}
-        self._retries: dict[str, RetryBudget] = {}
+        self.retries = Retries()
         self._runs: set[Run] = set()
 
     def start(
@@ -116,11 +116,7 @@ class Driver:
             purse=purse or Purse(),
             journal=journal,
         )
-        if graph.version in self._retries:  # else it has all there is
-            budget = self._retries[graph.version].earn(len(graph.stages))
-            self._retries[graph.version] = budget
-            if budget == RetryBudget():
-                del self._retries[graph.version]
+        self.retries.begin(graph.version, len(graph.stages))
         run = Run(self, graph, checked, _inline(encoded), terms)
         self._runs.add(run)
         run.done.add_done_callback(lambda _: self._runs.discard(run))
@@ -135,13 +131,6 @@ class Driver:
             self._learn_again[graph.version] = now + _LEARN_EVERY_S
             while len(self._learn_again) > _KEPT_PLANS:
                 self._learn_again.pop(next(iter(self._learn_again)))
-
-    def spend_retry(self, version: str) -> bool:
-        """Whether a workflow may try a stage again, which is then counted."""
-        left = self._retries.get(version, RetryBudget()).spend()
-        if left is not None:
-            self._retries[version] = left
-        return left is not None
 
     def known_plan(self, graph: Graph, stages: frozenset[str]) -> Plan | None:
         """The plan of the whole graph, when it was made before for this topology."""
@@ -232,7 +221,7 @@ class Run:
             self.id,
             graph,
             streaming=terms.streaming,
-            spend=lambda: driver.spend_retry(graph.version),
+            spend=lambda: driver.retries.spend(graph.version),
             past=None if journal is None else journal.past,
         )
         self._recording = None if journal is None else Recording(journal, self._pull, self.tell)

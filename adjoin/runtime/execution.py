@@ -26,6 +26,7 @@ from adjoin.errors import AdjoinError, DeadlineExceeded, EngineError, StageError
 from adjoin.runtime.piecewise import Piecewise, is_piecewise
 from adjoin.runtime.policies.budget import Tab
 from adjoin.runtime.policies.retry import delay_before, may_retry
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.watchdog import watched
 from adjoin.transport.stream import Stream
 from adjoin.types import (
@@ -56,6 +57,7 @@ class Surroundings(Protocol):
 
     name: str
     threads: Executor
+    retries: Retries
 
     def model(
         self, name: str, graph: Graph, observe: Callable[[Body], None], tab: Tab
@@ -302,8 +304,11 @@ async def _repeat(
 async def _attempts(
     task: Task, stage: Stage, arguments: dict[str, Any], place: str, meter: Meter
 ) -> Any:
-    """One call, tried as often as policy allows; the driver knows nothing of it."""
+    """One call, tried as often as policy and the workflow's budget on this worker allow; the driver
+    knows nothing of it."""
     attempt = 1
+    retries, version = task.surroundings.retries, task.graph.version
+    retries.begin(version)
     while True:
         context = Context(task, place, attempt, meter)
         context.emit(StageStarted(worker=task.surroundings.name))
@@ -313,6 +318,7 @@ async def _attempts(
         except AdjoinError as error:
             seen = task.streaming and context.tokens_seen
             retry = may_retry(error, attempt, stage.policy.attempts, tokens_seen=seen)
+            retry = retry and retries.spend(version)
             context.emit(StageFailed(error=errors.to_wire(error), retry=retry))
             if isinstance(error, StageError):
                 raise

@@ -31,6 +31,8 @@ from adjoin.runtime.wire import (
     Attached,
     HostConfig,
     Loading,
+    Ping,
+    Pong,
     Prepare,
     Shutdown,
     Start,
@@ -103,8 +105,10 @@ class Host:
             case Prepare(wanted=wanted):
                 for one in wanted:
                     self._loads.get(one)
-            case AskStatus(call=call):
-                self._spawn(self._status(agent, call))
+            case AskStatus(call=call, figures=figures):
+                self._spawn(self._status(agent, call, figures))
+            case Ping():
+                agent.write(Pong())
             case Shutdown():
                 self._ending.set()
 
@@ -129,7 +133,7 @@ class Host:
             agent.write(StartFailed(call=start.call, error=to_wire(wrap(error))))
             raise
 
-    async def _status(self, agent: Frames[AgentMessage], call: int) -> None:
+    async def _status(self, agent: Frames[AgentMessage], call: int, figures: bool) -> None:
         status: dict[str, Any] = {
             "pid": os.getpid(),
             "directory": str(self._directory),
@@ -137,7 +141,8 @@ class Host:
             "uptime": time.monotonic() - self._began,
             "rss": process.resident_bytes(os.getpid()),
         }
-        agent.write(Status(call=call, status=status | await self._loads.describe()))
+        status |= await self._loads.describe(figures=figures)
+        agent.write(Status(call=call, status=status))
 
 
 def _started(call: int, load: Load) -> Started:

@@ -7,21 +7,19 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adjoin.errors import EngineError, TransportError, from_wire
+from adjoin.runtime.host_connection import HostConnection
 from adjoin.runtime.host_spawn import connect_or_spawn, host_config
 from adjoin.runtime.policies.budget import Tab
+from adjoin.runtime.policies.liveness import Deadlines
 from adjoin.runtime.remote_model import RemoteModel
 from adjoin.runtime.replica_link import ReplicaLink
 from adjoin.runtime.wire import (
     AskStatus,
-    Attached,
     HostConfig,
-    HostMessage,
-    Loading,
     Prepare,
     Shutdown,
     Start,
@@ -31,7 +29,6 @@ from adjoin.runtime.wire import (
     Wanted,
 )
 from adjoin.settings import Settings
-from adjoin.transport.frames import Frames
 from adjoin.types import Body, ModelClient, ModelLoading, ModelReady
 
 if TYPE_CHECKING:
@@ -41,65 +38,17 @@ _ATTACH_TIMEOUT = 60.0
 _CONNECT_ATTEMPTS = 3
 
 
-class _Connection:
-    """One connection to one host; when the host dies, so does this."""
-
-    def __init__(self, frames: Frames[HostMessage], pid: int) -> None:
-        self.pid = pid
-        self.frames = frames
-        self.open = True
-        self._calls: dict[int, asyncio.Queue[HostMessage | None]] = {}
-        self._numbers = count()
-        self.reader = asyncio.create_task(self._read())
-
-    async def ask(self, make: Callable[[int], Any], heard: Callable[[str], None]) -> HostMessage:
-        """Send ``make(number)`` and wait for the answer; ``heard`` is told of each phase before it.
-
-        Raises:
-            EngineError: the host died.
-        """
-        number = next(self._numbers)
-        answers = self._calls[number] = asyncio.Queue()
-        try:
-            if not self.open:
-                raise self._died()
-            self.frames.write(make(number))
-            while True:
-                match await answers.get():
-                    case None:
-                        raise self._died()
-                    case Loading(phase=phase):
-                        heard(phase)
-                    case answer:
-                        return answer
-        finally:
-            del self._calls[number]
-
-    async def _read(self) -> None:
-        try:
-            async for message in self.frames:
-                if not isinstance(message, Attached) and (call := self._calls.get(message.call)):
-                    call.put_nowait(message)
-        finally:
-            self.open = False
-            for call in self._calls.values():
-                call.put_nowait(None)
-            await self.frames.close()
-
-    def _died(self) -> EngineError:
-        return EngineError(f"the host of this machine's models (process {self.pid}) died")
-
-
 class HostLink:
     """An agent's link to the host of its machine, which it starts when there is none.
 
     It mends itself: when the host has died, the next call starts a new one.
     """
 
-    def __init__(self, directory: Path, config: HostConfig) -> None:
+    def __init__(self, directory: Path, config: HostConfig, deadlines: Deadlines) -> None:
         self._directory = directory
         self._config = config
-        self._connection: _Connection | None = None
+        self._deadlines = deadlines
+        self._connection: HostConnection | None = None
         self._attaching = asyncio.Lock()
         self._replicas: dict[bytes, ReplicaLink] = {}
         self._connecting = asyncio.Lock()
@@ -112,7 +61,8 @@ class HostLink:
         Raises:
             EngineError: no host could be started; the message names its log.
         """
-        link = cls(directory.absolute(), host_config(settings))
+        deadlines = Deadlines(beat_s=settings.heartbeat_s, silence_s=settings.silence_s)
+        link = cls(directory.absolute(), host_config(settings), deadlines)
         await link._host()
         return link
 
@@ -137,10 +87,12 @@ class HostLink:
         connection = await self._host()
         connection.frames.write(Prepare(wanted=[_wanted(n, spec) for n, spec in specs.items()]))
 
-    async def status(self) -> dict[str, Any]:
-        """Host, templates and replicas, as plain data; sizes in bytes, times in seconds."""
+    async def status(self, *, figures: bool = False) -> dict[str, Any]:
+        """Host, templates and replicas, as plain data; sizes in bytes, times in seconds. With
+        ``figures``, those of each replica's engine as :class:`~adjoin.runtime.wire.Stats` has them.
+        """
         connection = await self._host()
-        answer = await connection.ask(lambda call: AskStatus(call=call), _ignore)
+        answer = await connection.ask(lambda call: AskStatus(call=call, figures=figures), _ignore)
         return answer.status if isinstance(answer, Status) else {}
 
     async def shutdown(self) -> None:
@@ -152,7 +104,7 @@ class HostLink:
         connection = self._connection
         if connection is not None and connection.open:
             connection.frames.write(Shutdown())
-            await asyncio.gather(connection.reader, return_exceptions=True)
+            await connection.ended()
             await _gone(connection.pid)
         await self.detach()
 
@@ -162,11 +114,10 @@ class HostLink:
         self._replicas.clear()
         await asyncio.gather(*(link.close() for link in links))
         if self._connection is not None:
-            self._connection.reader.cancel()
-            await asyncio.gather(self._connection.reader, return_exceptions=True)
+            await self._connection.close()
             self._connection = None
 
-    async def _host(self) -> _Connection:
+    async def _host(self) -> HostConnection:
         async with self._attaching:
             if self._ended:
                 raise EngineError("the host of this machine's models was shut down")
@@ -174,16 +125,20 @@ class HostLink:
                 self._connection = await self._attach()
             return self._connection
 
-    async def _attach(self) -> _Connection:
-        """A connection that the host has acknowledged; one that is just ending does not."""
+    async def _attach(self) -> HostConnection:
+        """A connection that the host has acknowledged; one that is just ending does not, nor one
+        that is frozen, which is killed."""
         deadline = time.monotonic() + _ATTACH_TIMEOUT
         while True:
             sock = await asyncio.to_thread(connect_or_spawn, self._directory, self._config)
-            frames: Frames[HostMessage] = await Frames.over(sock, HostMessage)
-            match await frames.read():
-                case Attached(pid=pid):
-                    return _Connection(frames, pid)
-            await frames.close()
+            connection = await HostConnection.over(sock, self._deadlines)
+            try:
+                if await connection.attached():
+                    return connection
+            except asyncio.CancelledError:  # else it would keep the host for nobody
+                await connection.close()
+                raise
+            await connection.close()
             if time.monotonic() > deadline:
                 raise EngineError("no host answers", where=str(self._directory))
 

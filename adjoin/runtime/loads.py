@@ -99,10 +99,12 @@ class Loads:
             with suppress(TimeoutError):
                 await asyncio.wait_for(known.died.wait(), _NOTICE_TIMEOUT)
 
-    async def describe(self) -> dict[str, Any]:
-        """Templates and replicas, as plain data."""
+    async def describe(self, *, figures: bool = False) -> dict[str, Any]:
+        """Templates and replicas, as plain data; those with their engines' figures, if asked."""
         templates = [task.result().describe() for task in self._templates.values() if _ended(task)]
-        replicas = await asyncio.gather(*(one.describe() for one in self._replicas.values()))
+        replicas = await asyncio.gather(
+            *(one.describe(figures=figures) for one in self._replicas.values())
+        )
         return {"templates": templates, "replicas": list(replicas)}
 
     async def close(self) -> None:

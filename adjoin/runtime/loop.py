@@ -60,12 +60,16 @@ class LoopThread:
             begun.append(work)
             work.done.add_done_callback(lambda done: _copy(done, future))
 
+        def abandon() -> None:
+            for work in begun:
+                work.cancel()
+
         self.loop.call_soon_threadsafe(on_loop)
         try:
             return future.result()
         except BaseException:
             if not future.done():
-                self.loop.call_soon_threadsafe(lambda: [each.cancel() for each in begun])
+                self.loop.call_soon_threadsafe(abandon)
             raise
 
     async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -137,7 +141,7 @@ class CallersLoop:
 
     def follow(self, begin: Callable[[], Work[_T]]) -> _T:
         """Raises :class:`InputError`, as ``call`` does."""
-        return self.call(_refused())
+        return self.call(_refused())  # type: ignore[no-any-return]
 
     async def bridge(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await work

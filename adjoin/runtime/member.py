@@ -81,14 +81,25 @@ async def _serve(job: Mapping[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, gone.set)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is for whoever started us
-    loop.add_reader(sys.stdin.fileno(), lambda: gone.set() if not os.read(0, 4096) else None)
+    loop.add_reader(sys.stdin.fileno(), _heard, gone)
+    left = asyncio.ensure_future(gone.wait())
+    starting = asyncio.ensure_future(server)
+    await asyncio.wait([starting, left], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        os._exit(1)  # it may wait for ever for a scheduler that went with whoever started us
     async with server:
+        await starting  # for its error
         with answer:
             answer.write(json.dumps({"address": server.address}) + "\n")
         finished = asyncio.ensure_future(server.finished())
-        left = asyncio.ensure_future(gone.wait())
         await asyncio.wait([finished, left], return_when=asyncio.FIRST_COMPLETED)
         left.cancel()
+
+
+def _heard(gone: asyncio.Event) -> None:
+    if not os.read(0, 4096):
+        asyncio.get_running_loop().remove_reader(0)  # which would be called again and again
+        gone.set()
 
 
 if __name__ == "__main__":

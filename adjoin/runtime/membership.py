@@ -13,7 +13,6 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,15 +20,9 @@ from adjoin.errors import TransportError
 from adjoin.runtime import process
 from adjoin.runtime import protocol as p
 from adjoin.runtime.conversation import decode
-from adjoin.runtime.policies.liveness import (
-    Condition,
-    Deadlines,
-    Look,
-    Verdict,
-    condition,
-    judge,
-)
+from adjoin.runtime.policies.liveness import Deadlines, Verdict, is_missed
 from adjoin.runtime.policies.topology import Device, Topology, Worker
+from adjoin.runtime.pulse import Pulse, beats
 from adjoin.runtime.supervisor import SCHEDULER, Supervisor
 from adjoin.settings import Settings
 from adjoin.transport.remote import Channel
@@ -38,32 +31,6 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.5
 #: While a worker that was started here is missing.
 _POLL_SOON_S = 0.1
-#: A worker that was started here and is not there for so long gets another process.
-_MISSING_S = 60.0
-
-
-@dataclass
-class _Pulse:
-    """When something was last heard; ``pid`` where it is a process of this machine, else 0."""
-
-    heard: float
-    pid: int = 0
-    verdict: Verdict = Verdict.ALIVE
-    #: The first look at it in its silence, and when that was.
-    first: Look | None = None
-    looked: float = 0.0
-
-    def judged(self, now: float, deadlines: Deadlines) -> Verdict:
-        silent = now - self.heard
-        found = Condition.UNKNOWN
-        if silent < deadlines.suspect_s:
-            self.looked = 0.0
-        else:
-            seen = process.look(self.pid) if self.pid else None
-            if not self.looked:
-                self.first, self.looked = seen, now
-            found = condition(self.first, seen, now - self.looked)
-        return judge(silent, found, deadlines)
 
 
 class Membership:
@@ -92,8 +59,8 @@ class Membership:
         self._settings = settings
         self._deadlines = Deadlines(beat_s=settings.heartbeat_s, silence_s=settings.silence_s)
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._pulses: dict[str, _Pulse] = {}
-        self._scheduler = _Pulse(time.monotonic())
+        self._pulses: dict[str, Pulse] = {}
+        self._scheduler = Pulse(time.monotonic())
         self._missing: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,7 +104,7 @@ class Membership:
 
         A worker that has no agent yet is tried again at the next look at the members.
         """
-        pulse = self._pulses[address] = _Pulse(time.monotonic())
+        pulse = self._pulses[address] = Pulse(time.monotonic())
         try:
             channel = await self._watch(address, p.Watch(beat_s=self._settings.heartbeat_s))
             try:
@@ -174,22 +141,16 @@ class Membership:
     # -- who lives --
 
     async def _check(self) -> None:
-        every = self._deadlines.beat_s / 2
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(every)
-            now = time.monotonic()
-            if (late := now - last - every) > every:  # it was us who did not listen
-                for pulse in (self._scheduler, *self._pulses.values()):
-                    pulse.heard = min(now, pulse.heard + late)
-            last = now
+        async for now, late in beats(self._deadlines.beat_s / 2):
+            for pulse in (self._scheduler, *self._pulses.values()):
+                pulse.forgive(late, now)
             for address, pulse in list(self._pulses.items()):
                 self._examine(address, pulse, now)
             if self._supervisor is not None:
                 self._supervisor.host.renew()
                 self._examine_members(self._supervisor, now)
 
-    def _examine(self, address: str, pulse: _Pulse, now: float) -> None:
+    def _examine(self, address: str, pulse: Pulse, now: float) -> None:
         verdict = pulse.judged(now, self._deadlines)
         if verdict is pulse.verdict:
             return
@@ -231,7 +192,7 @@ class Membership:
             since = self._missing.setdefault(name, now)
             if name in there:
                 del self._missing[name]
-            elif now - since > _MISSING_S:
+            elif is_missed(now - since, process.look(supervisor.pids[name]), self._deadlines):
                 del self._missing[name]
                 supervisor.kill(name)
 

@@ -286,7 +286,9 @@ class Prepare(Message, frozen=True, kw_only=True):
 
 
 class HostStatus(Message, frozen=True, kw_only=True):
-    """Ask the host what it runs."""
+    """Ask the host what it runs; with ``figures``, what its engines tell Prometheus too."""
+
+    figures: bool = False
 
 
 class FetchUsage(Message, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from adjoin.runtime import process
 from adjoin.runtime.openmp import ComputeThreads
 from adjoin.runtime.policies.batching import Limits
 from adjoin.runtime.step_loop import StepLoop, is_out_of_memory
+from adjoin.runtime.told import Told
 from adjoin.runtime.usage_log import UsageLog
 from adjoin.runtime.wire import (
     Abort,
@@ -126,6 +127,7 @@ class ReplicaServer:
         self._agents: set[Frames[CallMessage]] = set()
         #: Which connection asked for a request, and by which id.
         self._callers: dict[str, tuple[Frames[CallMessage], str]] = {}
+        self._told: Told | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -136,6 +138,7 @@ class ReplicaServer:
     def open(self, steps: StepLoop, engine: Engine, seconds: float) -> None:
         """Tell the host that calls may come."""
         self._steps = steps
+        self._told = Told(engine.figures)
         self.tell_host(
             Ready(
                 capabilities=sorted(engine.capabilities),
@@ -173,10 +176,11 @@ class ReplicaServer:
         self._host = await Frames.over(self._link, AskStats)
         await asyncio.start_unix_server(self._connected, sock=listen(Path(self._fork.socket)))
         self._listening.set()
-        async for _ in self._host:
-            self._host.write(self._stats())
+        async for asked in self._host:
+            told = self._told.packed() if asked.figures and self._told else b""
+            self._host.write(self._stats(told))
 
-    def _stats(self) -> Stats:
+    def _stats(self, figures: bytes) -> Stats:
         if self._steps is None:
             return Stats(queued=0, running=0, totals={})
         totals = msgspec.structs.asdict(self._steps.totals())
@@ -186,6 +190,7 @@ class ReplicaServer:
             totals=totals,
             step_s=self._steps.step_s,
             longest_s=self._steps.longest_s,
+            figures=figures,
         )
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -414,10 +414,12 @@ class RunState:
 
     def _advance(self) -> None:
         """Open segments that can start a stage, feed those that wait, collect when all is done."""
+        # Most runs are one segment, which nobody else has anything for.
+        alone = len(self._segments) == 1 and len(self._segments[0].stages) == len(self._stages)
         for index, segment in enumerate(self._segments):
             if not segment.open and self._known.can_start(segment, index):
                 self._open(segment, index)
-            if segment.open and len(segment.stages) < len(self._stages):
+            if segment.open and not alone:
                 self._feed(segment, index)
         if not self._collecting and self._known.all_done:
             self._collecting = True

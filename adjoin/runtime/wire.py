@@ -74,14 +74,21 @@ class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class AskStatus(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """``figures`` asks for those of the engines too, and not to wait long for any of them."""
+
     call: int
+    figures: bool = False
 
 
 class Shutdown(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End everything now; answered by the end of the connection."""
 
 
-AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown
+class Ping(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answered at once by Pong."""
+
+
+AgentMessage: TypeAlias = Start | Prepare | AskStatus | Shutdown | Ping
 
 
 class Attached(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -116,7 +123,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     status: dict[str, Any]
 
 
-HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status
+class Pong(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The host's loop turns."""
+
+
+HostMessage: TypeAlias = Attached | Loading | Started | StartFailed | Status | Pong
 
 
 # --- host and template ----------------------------------------------------------------------------
@@ -162,7 +173,7 @@ TemplateMessage: TypeAlias = Warm | WarmFailed | Forked | Exited
 
 
 class AskStats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    pass
+    figures: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -178,13 +189,16 @@ class LoadFailed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Requests in the queue and in the engine, the engine's totals, and seconds: of the step that
-    it is in (0 for none), and of the longest of the last ones."""
+    it is in (0 for none), and of the longest of the last ones. ``figures`` are the engine's own, if
+    they were asked for: msgpack of :class:`~adjoin.functions.engines.families.Family`, which the
+    host passes on as it is."""
 
     queued: int
     running: int
     totals: dict[str, int]
     step_s: float = 0.0
     longest_s: float = 0.0
+    figures: bytes = b""
 
 
 ReplicaMessage: TypeAlias = Ready | LoadFailed | Stats

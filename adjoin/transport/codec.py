@@ -152,8 +152,9 @@ def _flatten(value: Any, buffers: list[Any], depth: int) -> Any:
         return _flatten_bytes(value, buffers)
     if kind.__name__ in _STRUCTS and kind is _STRUCTS[kind.__name__]:
         fields = {
-            name: _flatten(getattr(value, name), buffers, depth + 1)
+            name: _flatten(field, buffers, depth + 1)
             for name in value.__struct_fields__
+            if (field := getattr(value, name)) is not msgspec.UNSET
         }
         return _extension(_STRUCT, [kind.__name__, fields])
     if (library := kind.__module__.partition(".")[0]) in _ADAPTERS:

@@ -143,10 +143,20 @@ def listen(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
 
 def check_peer(sock: socket.socket) -> None:
     """Raise :class:`TransportError` unless the peer's process has our user id (SO_PEERCRED)."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
+    _, uid, _ = _credentials(sock)
     if uid != os.getuid():
         raise TransportError(f"the peer is user {uid}, not {os.getuid()}")
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """The process at the other end; of one that listened, the one that did so."""
+    return _credentials(sock)[0]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return pid, uid, gid
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def ask(
     engine: Engine, prompt: str | list[Message], *, id: str = "a", **sampling: object
 ) -> Finished:
     """Generate alone, with the tokens checked against the end."""
-    engine.add(_request(id, prompt, **sampling))
+    engine.add(request_of(id, prompt, **sampling))
     outputs = drive(engine, [id])
     check_stream(outputs, id)
     finished = outputs[-1]
@@ -72,7 +72,7 @@ def tokens_of(outputs: Sequence[Output], id: str) -> list[Token]:
     return [t for o in outputs if isinstance(o, Delta) and o.id == id for t in o.tokens]
 
 
-def _request(id: str, prompt: str | list[Message], **sampling: object) -> GenerateRequest:
+def request_of(id: str, prompt: str | list[Message], **sampling: object) -> GenerateRequest:
     asked: Any = {
         name: sampling.pop(name) for name in ("raw", "schema", "tools") if name in sampling
     }
@@ -119,7 +119,7 @@ class GenerationContract:
         loaded.close()
 
     def test_tokens_stream_one_by_one_and_add_up_to_the_answer(self, engine: Engine) -> None:
-        engine.add(_request("a", PROMPT, max_tokens=8))
+        engine.add(request_of("a", PROMPT, max_tokens=8))
         first = engine.step()
         while not first:
             first = engine.step()
@@ -169,13 +169,13 @@ class GenerationContract:
 
     def test_several_samples_need_a_temperature(self, engine: Engine) -> None:
         with pytest.raises(InputError, match="temperature"):
-            engine.add(_request("a", PROMPT, n=2))
+            engine.add(request_of("a", PROMPT, n=2))
 
     def test_a_batch_answers_as_each_alone(self, engine: Engine) -> None:
         alone = [ask(engine, prompt).generations for prompt in PROMPTS]
         ids = [f"b{number}" for number in range(len(PROMPTS))]
         for id, prompt in zip(ids, PROMPTS, strict=True):
-            engine.add(_request(id, prompt))
+            engine.add(request_of(id, prompt))
         outputs = drive(engine, ids)
         ends = {output.id: output for output in outputs if isinstance(output, Finished)}
         assert [ends[id].generations for id in ids] == alone
@@ -188,10 +188,10 @@ class GenerationContract:
         text = json.dumps(SCHEMA)
         if "schema" not in engine.capabilities:
             with pytest.raises(InputError, match="schema"):
-                engine.add(_request("a", PROMPT, schema=text))
+                engine.add(request_of("a", PROMPT, schema=text))
             return
-        engine.add(_request("a", PROMPT, schema=text, max_tokens=200, temperature=1.0, seed=1))
-        engine.add(_request("free", PROMPT, max_tokens=4))
+        engine.add(request_of("a", PROMPT, schema=text, max_tokens=200, temperature=1.0, seed=1))
+        engine.add(request_of("free", PROMPT, max_tokens=4))
         ends = {o.id: o for o in drive(engine, ["a", "free"]) if isinstance(o, Finished)}
         jsonschema.validate(json.loads(ends["a"].generations[0].text), SCHEMA)
         assert ends["free"].generations[0].tokens == 4
@@ -205,8 +205,8 @@ class GenerationContract:
                 engine.add(ScoreRequest(id="s", query="x", texts=["y"]))
 
     def test_an_abort_says_what_was_used_and_frees_the_request(self, engine: Engine) -> None:
-        engine.add(_request("long", PROMPT, max_tokens=64))
-        engine.add(_request("other", PROMPT, max_tokens=4))
+        engine.add(request_of("long", PROMPT, max_tokens=64))
+        engine.add(request_of("other", PROMPT, max_tokens=4))
         outputs = engine.step()
         (aborted,) = engine.abort(["long"])
         assert isinstance(aborted, Finished)
@@ -215,6 +215,26 @@ class GenerationContract:
         rest = drive(engine, ["other"])
         assert not tokens_of(rest, "long")
         assert engine.stats().running == 0
+
+    def test_a_prompt_without_a_token_is_not_counted(self, engine: Engine) -> None:
+        before = engine.stats()
+        engine.add(request_of("left", PROMPT))
+        (aborted,) = engine.abort(["left"])
+        assert (aborted.usage.prompt, aborted.usage.generated) == (0, 0)
+        assert engine.stats() == before
+
+    def test_what_it_tells_prometheus_counts_what_it_did(self, engine: Engine) -> None:
+        def told() -> dict[str, float]:
+            samples = [sample for family in engine.figures() for sample in family.samples]
+            return {sample.name.partition(":")[2]: sample.value for sample in samples}
+
+        before = told()
+        usage = ask(engine, PROMPT, max_tokens=5).usage
+        after = told()
+        if after:
+            for kind, count in (("prompt", usage.prompt), ("generation", usage.generated)):
+                name = f"{kind}_tokens_total"
+                assert after[name] - before.get(name, 0) == count
 
     def test_an_abort_of_the_unknown_is_nothing(self, engine: Engine) -> None:
         assert engine.abort(["nobody"]) == []
@@ -233,12 +253,12 @@ class GenerationContract:
     @pytest.mark.parametrize("prompt", ["", "  \n", []])
     def test_an_empty_prompt_is_refused(self, engine: Engine, prompt: str | list[Message]) -> None:
         with pytest.raises(InputError, match="empty"):
-            engine.add(_request("a", prompt))
+            engine.add(request_of("a", prompt))
 
     def test_a_prompt_longer_than_the_context_fails_alone(self, engine: Engine) -> None:
-        engine.add(_request("good", PROMPT, max_tokens=4))
+        engine.add(request_of("good", PROMPT, max_tokens=4))
         with pytest.raises(InputError) as caught:
-            engine.add(_request("long", "word " * 10_000))
+            engine.add(request_of("long", "word " * 10_000))
         assert str(engine.context) in str(caught.value)
         assert str(caught.value.details["tokens"]) in str(caught.value)
         assert isinstance(drive(engine, ["good"])[-1], Finished)
@@ -255,7 +275,7 @@ class GenerationContract:
         self, engine: Engine, sampling: dict[str, float]
     ) -> None:
         with pytest.raises(InputError, match=next(iter(sampling))):
-            engine.add(_request("a", PROMPT, **sampling))
+            engine.add(request_of("a", PROMPT, **sampling))
 
 
 class EmbeddingContract:

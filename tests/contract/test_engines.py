@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_suite import EmbeddingContract, GenerationContract, ScoringContract
+from engine_suite import (
+    PROMPT,
+    EmbeddingContract,
+    GenerationContract,
+    ScoringContract,
+    drive,
+    request_of,
+    tokens_of,
+)
 
 from adjoin.functions.engines import Engine, LoadSpec, find
 from adjoin.functions.models import ModelStore
@@ -56,6 +65,20 @@ class TestVllmGeneration(GenerationContract):
     def load(cls) -> Engine:
         pytest.importorskip("vllm")
         return load(real("vllm", "smollm2-135m", max_model_len=2048))
+
+    def test_its_figures_have_vllms_names_and_are_not_in_its_log(self, engine: Engine) -> None:
+        names = {family.name for family in engine.figures()}
+        assert {"vllm:prompt_tokens", "vllm:generation_tokens", "vllm:kv_cache_usage_perc"} <= names
+        assert all(name.startswith("vllm:") for name in names)
+        assert not logging.getLogger("vllm.v1.metrics.loggers").isEnabledFor(logging.INFO)
+
+    def test_the_likeliest_tokens_are_told_when_they_are_asked_for(self, engine: Engine) -> None:
+        engine.add(request_of("top", PROMPT, max_tokens=3, logprobs=True, top_logprobs=4))
+        tokens = tokens_of(drive(engine, ["top"]), "top")
+        assert [len(token.top or ()) for token in tokens if token.logprob is not None] == [4] * 3
+        engine.add(request_of("plain", PROMPT, max_tokens=3, logprobs=True))
+        plain = tokens_of(drive(engine, ["plain"]), "plain")
+        assert all(not token.top for token in plain)
 
 
 @pytest.mark.models

@@ -101,6 +101,31 @@ def test_what_was_recorded_is_not_done_again(service: Service, waiting: Storm) -
     assert "event: RunResumed" in text
 
 
+def test_a_tenants_day_goes_on_after_everything_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADJOIN_TENANTS", '{"*": {"tokens_per_day": 60}}')
+    service = Service(tmp_path)
+    service.start()
+    asked = {"model": "fake:", "messages": [{"role": "user", "content": "a b"}], "max_tokens": 50}
+    try:
+        with service.client() as client:
+            answer = client.post("/v1/chat/completions", json=asked).raise_for_status().json()
+        used = answer["usage"]["total_tokens"]
+        assert used > 1
+        service.kill("all")
+        service.start()
+        asked["max_tokens"] = 60 - used  # with the prompt one token or more too many
+        with service.client() as client:
+            refused = client.post("/v1/chat/completions", json=asked)
+            assert refused.status_code == 429
+            assert "60 tokens a day" in refused.text
+            asked["max_tokens"] = 1
+            client.post("/v1/chat/completions", json=asked).raise_for_status()
+    finally:
+        service.end()
+
+
 def test_a_run_whose_time_ended_while_nothing_served_it_is_expired(
     service: Service, waiting: Storm
 ) -> None:

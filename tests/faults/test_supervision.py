@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +147,53 @@ def test_a_stopped_replica_costs_an_attempt(runtime: Runtime) -> None:
     os.kill(stopped, signal.SIGSTOP)
     assert handle.result(LIMIT_S) == "a b c d e f g h "
     assert replica(runtime, "patient") != stopped
+
+
+def test_a_stopped_host_costs_an_attempt(runtime: Runtime) -> None:
+    handle = runtime.submit(flows.patient, question="a b c d e f g h")
+    begun(handle, Tokens)
+    (host,) = runtime.status()["hosts"].values()
+    os.kill(host["pid"], signal.SIGSTOP)
+    assert handle.result(LIMIT_S) == "a b c d e f g h "
+    (other,) = runtime.status()["hosts"].values()
+    assert other["pid"] != host["pid"]
+    said = [e.attempt for e in handle.events() if isinstance(e.body, StageCompleted)]
+    assert said == [2]
+
+
+def test_a_stopped_nanny_is_replaced_once_its_worker_is_gone(runtime: Runtime) -> None:
+    nannies, before = cluster(runtime).pids, workers(runtime)
+    os.kill(nannies["worker-0"], signal.SIGSTOP)
+    kill(before["worker-0"])
+    seconds = until(lambda: workers(runtime).get("worker-0") not in (None, before["worker-0"]))
+    assert seconds < 20  # it was not waited for as long as for one that may still be starting
+    assert cluster(runtime).pids["worker-0"] != nannies["worker-0"]
+    assert workers(runtime)["worker-1"] == before["worker-1"]
+
+
+def test_a_member_that_cannot_start_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a scheduler that never answers
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        job = {"role": "worker", "scheduler": address, "name": "worker-0", "cluster": "none"}
+        job["settings"] = Settings(home=tmp_path).model_dump_json()
+        member = subprocess.Popen(
+            [sys.executable, "-m", "adjoin.runtime.member", "worker-0"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert member.stdin is not None
+        member.stdin.write(json.dumps(job).encode() + b"\n")
+        member.stdin.flush()
+        try:
+            silent.settimeout(LIMIT_S)
+            connection, _ = silent.accept()  # it is about to start
+            member.stdin.close()
+            member.wait(5)  # long before it would give up the scheduler
+            connection.close()
+        finally:
+            member.kill()
+            member.wait()
 
 
 def test_a_stage_that_kills_its_worker_is_given_up_after_two(runtime: Runtime) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 
 import httpx2
 from openapi_paths import documented
-from texts import text
+from prometheus_client.parser import text_string_to_metric_families
+from texts import FIGURED, text
+from waiting import until
+
+YAML = {"Content-Type": "application/yaml"}
 
 
 def test_it_lives_and_takes_work(served: Any) -> None:
@@ -39,6 +43,22 @@ def test_figures_have_the_engines(client: httpx2.Client) -> None:
     ]
     counts = [float(line.split()[-1]) for line in lines if 'model="fake:"' in line]
     assert max(counts) >= 2
+
+
+def test_figures_have_what_the_engines_say_themselves(client: httpx2.Client) -> None:
+    client.put("/api/v1/workflows/figured", content=FIGURED, headers=YAML)
+    client.post("/api/v1/workflows/figured/invoke", json={"text": "one two three"})
+
+    def told() -> dict[str, float]:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        return {
+            sample.name: sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name.startswith("fake:") and sample.labels["model"] == "figured"
+        }
+
+    until(lambda: told() == {"fake:prompt_tokens_total": 3, "fake:generation_tokens_total": 9})
 
 
 def test_every_route_is_in_the_document_and_in_the_documentation(served: Any) -> None:

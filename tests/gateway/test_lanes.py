@@ -164,6 +164,20 @@ def test_runs_at_once_are_given_back() -> None:
     quotas.take_run("a", 1.0)
 
 
+def test_a_day_goes_on_from_what_was_used_of_it_before() -> None:
+    tenants = {"a": TenantBounds(tokens_per_day=100), "b": TenantBounds(tokens_per_minute=5)}
+    quotas = Quotas(Settings(tenants=tenants), wall=lambda: 20_000.5 * 86_400)
+    assert quotas.by_day
+    assert not Quotas(Settings()).by_day
+    quotas.go_on({"a": 90, "b": 10**9, "c": 10**9})
+    with pytest.raises(QuotaExceeded) as refused:
+        quotas.reserve("a", 11)
+    assert refused.value.details["retry_after"] == 43_200
+    quotas.reserve("a", 10)
+    quotas.reserve("b", 5)
+    quotas.reserve("c", 5)
+
+
 def test_the_time_that_is_told_is_when_there_is_enough_again() -> None:
     now = [0.0]
     quotas = Quotas(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from adjoin.errors import Cancelled, InputError, StageError
 from adjoin.functions.engines.base import Account
 from adjoin.runtime.database import Database, database_url, open_database
+from adjoin.runtime.database.journal import Accepted, accept
 from adjoin.runtime.gateway.ledger import Ledger, Period
 from adjoin.runtime.policies.billing import (
     Billed,
@@ -26,6 +28,7 @@ from adjoin.runtime.policies.billing import (
 from adjoin.runtime.policies.budget import exceeded
 from adjoin.runtime.usage_records import CallRecord, Outcome
 from adjoin.settings import Settings
+from adjoin.transport.codec import Encoded
 from adjoin.types import Usage
 
 PRICES = Prices({"big": Price(prompt=10.0, generated=30.0, cached=1.0)}, Price(prompt=1.0), 3.6)
@@ -154,6 +157,36 @@ async def test_money(ledger: Ledger) -> None:
     assert not await ledger.lines((), Period(until=86_400.0))
     with pytest.raises(InputError, match="nonsense"):
         await ledger.lines(("nonsense",), Period())
+
+
+async def test_tokens_of_a_day_are_all_but_those_of_runs_that_go_on(ledger: Ledger) -> None:
+    day = 20_000
+    told = [  # run, tenant, day, outcome
+        ("ended", "t", day, "ended"),
+        ("ended", "t", day, "failed"),  # wasted
+        ("lost", "t", day, "interrupted"),  # its service died with it
+        ("goes-on", "t", day, "ended"),
+        ("ended", "t", day - 1, "ended"),
+        ("other", "u", day, "ended"),
+    ]
+    for number, (run, tenant, when, outcome) in enumerate(told, 1):
+        usage = Usage(prompt=10**number, cached=10**number, generated=2, embedded=1)
+        account = Account(tenant=tenant, run=run, stage="s", attempt=1)
+        record = CallRecord(number, account, usage, cast("Outcome", outcome), when * 86_400.0)
+        await ledger.add([("x", record)])
+    going = Accepted(
+        id="goes-on",
+        tenant="t",
+        workflow="w",
+        version="v",
+        revision=1,
+        inputs=Encoded(b"", ()),
+        streaming=False,
+        created=0.0,
+        deadline=1.0,
+    )
+    await ledger._database.write(lambda c: accept(c, going, b"graph"))
+    assert await ledger.tokens_of_day(day) == {"t": 1110 + 3 * 3, "u": 1_000_003}
 
 
 STAGES = {

@@ -352,8 +352,14 @@ def test_embeddings_in_both_formats(ai: openai.OpenAI) -> None:
         ({"seed": -1}, "seed"),
         ({"extra_body": {"top_k": -2}}, "top_k"),
         ({"extra_body": {"min_tokens": 9, "max_tokens": 2}}, "min_tokens"),
-        ({"logit_bias": {"1": 2}}, "logit_bias"),
-        ({"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
+        ({"logit_bias": {"one": 2}}, "logit_bias"),
+        ({"logit_bias": {"-1": 2}}, "logit_bias"),
+        ({"logit_bias": {"1": 2, "01": 2}}, "logit_bias"),
+        ({"logit_bias": {"1": 100.5}}, "logit_bias"),
+        ({"logit_bias": {str(id): 1 for id in range(301)}}, "logit_bias"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"logprobs": True, "tools": [WEATHER]}, "logprobs"),
         ({"extra_body": {"min_p": 0.1}}, "min_p"),
         ({"extra_body": {"nothing_known": 1}}, "nothing_known"),
@@ -386,7 +392,8 @@ def test_what_a_chat_may_not_ask(ai: openai.OpenAI, options: Any, param: str) ->
         ("completions", {"prompt": [[1, 2, 3]]}),
         ("completions", {"prompt": []}),
         ("completions", {"prompt": "x", "echo": True}),
-        ("completions", {"prompt": "x", "logprobs": 3}),
+        ("completions", {"prompt": "x", "logprobs": 21}),
+        ("completions", {"prompt": "x", "logprobs": -1}),
         ("completions", {"prompt": ["x"] * 64, "n": 3}),
         ("embeddings", {"input": [1, 2, 3]}),
         ("embeddings", {"input": [[1, 2, 3]]}),
@@ -402,6 +409,31 @@ def test_what_else_is_refused(client: httpx2.Client, path: str, body: Any) -> No
     answer = client.post(f"/v1/{path}", json={"model": "fake:", **body})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"logit_bias": {"1": 2}}, "logit_bias"), ({"logprobs": True, "top_logprobs": 2}, "top_log")],
+)
+def test_an_engine_that_cannot_says_so(ai: openai.OpenAI, options: Any, name: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=f"engine 'fake' has no {name}"):
+        ai.chat.completions.create(model="fake:", messages=said("hello"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"logprobs": True, "top_logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+    ],
+)
+def test_a_workflow_takes_no_logits(
+    ai: openai.OpenAI, client: httpx2.Client, options: Any, name: str
+) -> None:
+    deploy(client, text("plainly"), "plainly")
+    with pytest.raises(openai.BadRequestError, match=f"a workflow takes no {name}"):
+        ai.chat.completions.create(model="plainly", messages=said("hello"), **options)
 
 
 def test_errors_have_openais_shape_before_any_route(served: Any, client: httpx2.Client) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
 from serving import Process
+from tokenizers import Tokenizer
 
 from adjoin import Settings
+from adjoin.functions.models.store import ModelStore
 from adjoin.runtime.database import open_file, state_path
 from adjoin.runtime.gateway.keys import KeyStore
 
@@ -66,6 +69,27 @@ def test_a_real_model_answers(ai: openai.OpenAI) -> None:
     assert "".join(entry.token for entry in entries) == logged.choices[0].message.content
     assert all(entry.logprob <= 0 for entry in entries)
 
+    likely = ai.chat.completions.create(**asked, max_tokens=4, logprobs=True, top_logprobs=5)
+    assert likely.choices[0].logprobs is not None
+    for entry in likely.choices[0].logprobs.content or []:
+        chances = [each.logprob for each in entry.top_logprobs]
+        assert len(chances) == 5 and chances == sorted(chances, reverse=True)
+        # the likeliest is drawn at temperature 0
+        assert entry.top_logprobs[0].logprob == entry.logprob
+
+    # The likeliest first token, by its id, and what is said once it cannot be.
+    first = entries[0].token
+    files = Path(ModelStore(Settings.load().home).resolve("smollm2-135m", for_engine="vllm").path)
+    tokenizer = Tokenizer.from_file(str(files / "tokenizer.json"))
+    (id,) = tokenizer.encode(first, add_special_tokens=False).ids
+    banned = str(id)
+    other = ai.chat.completions.create(**asked, max_tokens=4, logit_bias={banned: -100})
+    assert not (other.choices[0].message.content or first).startswith(first)
+    forced = ai.chat.completions.create(**asked, max_tokens=3, logit_bias={banned: 100})
+    assert forced.choices[0].message.content == first * 3
+    with pytest.raises(openai.BadRequestError, match="vocab"):
+        ai.chat.completions.create(**asked, logit_bias={"999999": 1})
+
     fixed = ai.chat.completions.create(
         **asked, max_tokens=20, extra_body={"ignore_eos": True, "min_tokens": 20}
     )
@@ -91,6 +115,11 @@ def test_a_real_model_answers(ai: openai.OpenAI) -> None:
     assert gone_on.choices[0].text.strip().startswith("five")
     assert gone_on.choices[0].logprobs is not None
     assert len(gone_on.choices[0].logprobs.tokens or ()) == 16
+    ranked = ai.completions.create(model="smollm2-135m", prompt=prompt, temperature=0, logprobs=2)
+    assert ranked.choices[0].logprobs is not None
+    tops = ranked.choices[0].logprobs.top_logprobs or []
+    assert [len(each) for each in tops] == [2] * 16
+    assert all(next(iter(each)) == max(each, key=each.__getitem__) for each in tops)
 
     texts = ["a cat purrs", "a kitten meows", "stocks fell on Monday"]
     found = ai.embeddings.create(model="minilm", input=texts)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import openai
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ from adjoin.runtime.gateway.openai.requests import (
 )
 from adjoin.runtime.gateway.openai.transcript import Transcript
 from adjoin.settings import Settings
-from adjoin.types import Generation, Message, Token, Usage
+from adjoin.types import Alternative, Generation, Message, Token, Usage
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -107,6 +108,35 @@ def test_logprobs_of_a_completion_know_where_their_tokens_are() -> None:
     assert told["tokens"] == ["ab", "", "c"]
     assert told["text_offset"] == [0, 2, 2]
     assert told["token_logprobs"] == [-0.5, -1.0, -2.0]
+
+
+def test_the_likeliest_tokens_are_told_as_each_api_has_them() -> None:
+    top = (Alternative("é", -0.1), Alternative("b", -2.0), Alternative("b", -9999.0))
+    tokens = [Token("c", (7,), logprob=-3.0, top=top), Token("", (8,), logprob=-1.0, top=())]
+    found = [Generation(text="c")]
+
+    chat_form = Form("chat", "m", logprobs=True, top_logprobs=3)
+    chat_body = json.loads(Transcript(chat_form, "run", 1.0).whole(found, Usage(), tokens))
+    first, second = chat_body["choices"][0]["logprobs"]["content"]
+    assert (first["token"], first["logprob"]) == ("c", -3.0)
+    told = [(each["token"], each["logprob"]) for each in first["top_logprobs"]]
+    assert told == [("é", -0.1), ("b", -2.0), ("b", -9999.0)]
+    assert first["top_logprobs"][0]["bytes"] == [195, 169]
+    assert second["top_logprobs"] == []
+
+    text_form = Form("text", "m", logprobs=True, top_logprobs=3)
+    text_body = json.loads(Transcript(text_form, "run", 1.0).whole(found, Usage(), tokens))
+    told = text_body["choices"][0]["logprobs"]["top_logprobs"]
+    assert told == [{"c": -3.0, "é": -0.1, "b": -2.0}, {"": -1.0}]
+
+    parsed = openai.types.chat.ChatCompletion.model_validate(chat_body, strict=True)
+    assert parsed.choices[0].logprobs is not None
+
+
+def test_what_nobody_asked_for_is_not_sent() -> None:
+    assert b"top" not in msgspec.msgpack.encode(Token("a", (1,), logprob=-1.0))
+    told = Token("a", (1,), logprob=-1.0, top=(Alternative("b", -2.0),))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=Token) == told
 
 
 def test_thoughts_that_were_not_streamed_come_with_the_rest() -> None:

@@ -318,6 +318,19 @@ def test_markup_in_an_answer_stays_text(signed_in: Page) -> None:
     assert page.driver.title == "markup - adjoin"
 
 
+def test_the_reference_is_shown_without_a_request_to_anyone_else(page: Page) -> None:
+    page.open("docs")
+    assert "adjoin" in page.find("#reference .title").text
+    page.find("#operations-usage-usage_api_v1_usage_get .opblock-summary").click()
+    assert "Tokens, seconds and money" in page.find(".opblock.is-open").text
+    asked = "return performance.getEntriesByType('resource').map(each => each.name)"
+    names = page.driver.execute_script(asked)
+    assert f"{page.url}/openapi.json" in names
+    assert f"{page.url}/docs/swagger-ui-bundle.js" in names
+    assert [each for each in names if not each.startswith((page.url, "data:"))] == []
+    page.shoot("reference")
+
+
 def test_on_a_service_without_keys_it_asks_for_none(driver: Chrome, tmp_path: Path) -> None:
     (tmp_path / "markup.yaml").write_text(MARKUP)
     with Process(tmp_path / "home", "--dev", str(tmp_path / "markup.yaml")) as process:

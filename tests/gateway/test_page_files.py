@@ -8,11 +8,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from adjoin.runtime.gateway import reference
 from adjoin.runtime.gateway.access import PUBLIC
 from adjoin.runtime.gateway.page import FILES
 
 
-@pytest.mark.parametrize("path", sorted(FILES))
+@pytest.mark.parametrize("path", sorted((*FILES, *reference.FILES)))
 def test_a_file_is_for_everyone_and_strict(served: Any, path: str) -> None:
     answer = httpx2.get(f"{served.url}{path}")
     assert answer.status_code == 200

@@ -181,3 +181,33 @@ def _members(process: Process) -> list[int]:
         for each in children
         if each.status() != psutil.STATUS_ZOMBIE and "adjoin.runtime.member" in each.cmdline()
     ]
+
+
+def test_budgets_are_settings_of_the_command_line(home: Path, key: str) -> None:
+    says = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: endless}
+spec:
+  models: {m: {source: "fake:", args: {words: 400, interval_s: 0.002}}}
+  stages: {say: {uses: generate, with: {prompt: "one two", model: m, max_tokens: 400}}}
+  outputs: {said: "${say}"}
+"""
+    budgets = ("run_tokens=12", "tenant_day_tokens=20", 'tenants={"*": {"tokens_per_day": 5000}}')
+    given = [part for each in budgets for part in ("--set", each)]
+    headers = {"Authorization": f"Bearer {key}"}
+    with (
+        Process(home, "--set", 'allowed_models=["fake:"]', *given) as process,
+        httpx2.Client(base_url=process.url, headers=headers, timeout=30) as client,
+    ):
+        client.put("/api/v1/workflows/endless", content=says).raise_for_status()
+        told = []
+        for query in ({}, {"budget": 100}, {}):
+            answer = client.post("/api/v1/workflows/endless/invoke", params=query, json={})
+            assert answer.status_code == 429, answer.text
+            told.append(answer.json()["detail"])
+        assert "the run's budget of 12 tokens" in told[0]
+        assert "the tenant's budget of 20 tokens a day" in told[1]
+        assert "the tenant's budget of 20 tokens a day" in told[2]
+        (line,) = client.get("/api/v1/usage").json()["usage"]
+        assert sum(line["billed"][kind] for kind in ("prompt", "generated")) == 20

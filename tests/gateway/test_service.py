@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from texts import ENDLESS, FROM_FILE, text
+from waiting import until
 
 API = "/api/v1/workflows"
-
-
-def until(true: Callable[[], Any], what: str = "") -> None:
-    """Look again and again; a test's own time limit ends one that waits in vain."""
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline, what
-        threading.Event().wait(0.005)
 
 
 def put(client: httpx2.Client, body: str, name: str) -> httpx2.Response:

@@ -129,3 +129,15 @@ spec:
     answer: {uses: generate, with: {prompt: "${inputs.question}", model: breaking}}
   outputs: {answer: "${answer}"}
 """
+#: Its replica is nobody else's.
+FIGURED = """
+apiVersion: adjoin/v1
+kind: Workflow
+metadata: {name: figured}
+spec:
+  inputs: {text: {type: string}}
+  models: {figured: {source: "fake:", args: {words: 9, dimension: 7}}}
+  stages:
+    say: {uses: generate, with: {prompt: "${inputs.text}", model: figured}}
+  outputs: {said: "${say}"}
+"""

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 
+from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
-from adjoin.runtime.conversation import Outbox, can_linger
+from adjoin.runtime.conversation import Outbox, can_linger, receive_pieces, receive_value
 from adjoin.transport.codec import encode
 from adjoin.types import StageStarted, Token, Tokens, Usage
 
@@ -21,6 +23,42 @@ class _Channel:
 
     async def send(self, messages: list[bytes]) -> None:
         self.sent.put_nowait([msgspec.msgpack.decode(m, type=p.FromAgent) for m in messages])
+
+
+class _Silent:
+    """Never answers, or breaks; notes how it was left."""
+
+    def __init__(self, breaks: Exception | None = None) -> None:
+        self.asked = asyncio.Event()
+        self.left = ""
+        self._breaks = breaks
+
+    async def receive(self) -> Any:
+        self.asked.set()
+        if self._breaks is not None:
+            raise self._breaks
+        await asyncio.Event().wait()
+
+    def abort(self) -> None:
+        self.left += "aborted"
+
+    def release(self) -> None:
+        self.left += "released"
+
+
+@pytest.mark.parametrize("receive", [receive_value, receive_pieces])
+async def test_a_reply_that_nobody_waits_for_costs_no_place_in_the_pool(receive: Any) -> None:
+    channel = _Silent()
+    waiting = asyncio.ensure_future(receive(channel))
+    await channel.asked.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert channel.left == "aborted"
+    lost = _Silent(TransportError("connection lost"))
+    with pytest.raises(TransportError):
+        await receive(lost)
+    assert lost.left == "aborted"
 
 
 def _happened(body: Any) -> p.Message:

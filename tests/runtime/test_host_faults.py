@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,63 @@ async def test_a_killed_host_takes_its_tree_along_and_the_next_call_starts_anew(
                 pass
         await asyncio.gather(*(death.wait() for death in deaths.values()))
         assert await say(model, max_tokens=2) == "one two "
+
+
+async def test_a_stopped_host_is_killed_with_its_tree_and_the_next_call_starts_anew(
+    tmp_path: Path,
+) -> None:
+    async with attached(tmp_path) as link:
+        model = link.model("m", SLOW, observe=nothing)
+        stream, _ = await first_token(model)
+        deaths = await tree(link)
+        stopped = (await link.status())["pid"]
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises(EngineError):
+            async for _ in stream:
+                pass
+        await asyncio.gather(*(death.wait() for death in deaths.values()))
+        assert await say(model, max_tokens=2) == "one two "
+        assert (await link.status())["pid"] != stopped
+
+
+async def test_who_attaches_to_a_stopped_host_gets_another_one(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", heartbeat_s=0.1, host_linger_s=60)
+    first = await HostLink.attach(tmp_path, settings)
+    stopped = (await first.status())["pid"]
+    await first.detach()  # nobody watches it now
+    death = Death(stopped)
+    os.kill(stopped, signal.SIGSTOP)
+    second = await HostLink.attach(tmp_path, settings)
+    await death.wait()
+    assert (await second.status())["pid"] != stopped
+    await second.shutdown()
+
+
+async def test_who_gives_up_attaching_does_not_keep_the_host(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", host_linger_s=0.1, heartbeat_s=60)
+    first = await HostLink.attach(tmp_path, settings)
+    pid = (await first.status())["pid"]
+    os.kill(pid, signal.SIGSTOP)  # with so slow a heart nobody notices
+    attaching = asyncio.create_task(HostLink.attach(tmp_path, settings))
+    while len(asyncio.all_tasks()) < 6:  # the test, the first's two, the second and its two
+        await asyncio.sleep(0.01)
+    attaching.cancel()
+    await asyncio.gather(attaching, return_exceptions=True)
+    death = Death(pid)
+    os.kill(pid, signal.SIGCONT)
+    await first.detach()
+    await death.wait()
+
+
+async def test_a_host_that_answers_late_but_lives_is_left_alone(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", heartbeat_s=0.1, silence_s=0.3)
+    link = await HostLink.attach(tmp_path, settings)
+    pid = (await link.status())["pid"]
+    threading.Event().wait(1.0)  # this loop hears nothing meanwhile, whatever the host says
+    for _ in range(5):
+        await asyncio.sleep(0.1)  # beats of the watch, which it must not use against the host
+    assert (await link.status())["pid"] == pid
+    await link.shutdown()
 
 
 async def test_a_host_killed_during_a_load_leaves_nothing(tmp_path: Path) -> None:

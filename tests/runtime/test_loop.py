@@ -95,3 +95,60 @@ def test_closing_closes_the_source(loop: LoopThread, monkeypatch: pytest.MonkeyP
     next(items)
     items.close()
     assert source.closed.is_set()
+
+
+class Working:
+    """Something that goes on by itself on a loop."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+def test_what_goes_on_by_itself_is_waited_for(loop: LoopThread) -> None:
+    def begin() -> Working:
+        working = Working()
+        asyncio.get_running_loop().call_soon(working.done.set_result, 7)
+        return working
+
+    assert loop.follow(begin) == 7
+
+
+def test_what_cannot_begin_or_fails_raises_at_the_caller(loop: LoopThread) -> None:
+    def refuses() -> Working:
+        raise ValueError("refused")
+
+    def fails() -> Working:
+        working = Working()
+        working.done.set_exception(KeyError("failed"))
+        return working
+
+    with pytest.raises(ValueError, match="refused"):
+        loop.follow(refuses)
+    with pytest.raises(KeyError, match="failed"):
+        loop.follow(fails)
+
+
+def test_an_interrupted_caller_cancels_what_it_waited_for(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    made: list[Working] = []
+
+    def begin() -> Working:
+        made.append(Working())
+        begun.set()
+        return made[0]
+
+    def interrupt(future: Future[Any], timeout: float | None = None) -> Any:
+        begun.wait()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Future, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop.follow(begin)
+    assert made[0].cancelled.wait(10)

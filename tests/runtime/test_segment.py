@@ -18,6 +18,7 @@ from adjoin.dag import Graph
 from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.held import find_held
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.segment import SegmentRun
 from adjoin.transport import codec
 from adjoin.types import Progress
@@ -85,6 +86,7 @@ def sticks_in_each(text: str, times: int) -> Any:
 class _World:
     name = address = "worker"
     threads: Executor = ThreadPoolExecutor(1)
+    retries = Retries()
 
     def model(self, *_: Any) -> Any:
         raise AssertionError("no models here")

@@ -14,6 +14,7 @@ from adjoin.dag import Function, Graph, from_wire
 from adjoin.runtime import protocol as p
 from adjoin.runtime.held import find_held, find_kept, find_lender
 from adjoin.runtime.policies.placement import Topology, Worker
+from adjoin.runtime.retries import Retries
 from adjoin.runtime.segment import SegmentRun
 from adjoin.settings import Settings
 from adjoin.transport import codec
@@ -60,6 +61,7 @@ class _World:
     def __init__(self, cluster: InProcessCluster, name: str) -> None:
         self.name = self.address = name
         self.threads: Executor = ThreadPoolExecutor(2)
+        self.retries = Retries()
         self.pull = cluster.pull
         self.take = cluster.take
         self.leave = cluster.leave

@@ -80,7 +80,31 @@ async def test_what_is_said_in_one_turn_is_one_write() -> None:
         for line in lines:
             await line.receive()
         comm: Any = ours._comm
-        assert (comm.writes, comm.peer.writes) == (1, 1)
+        before = comm.writes, comm.peer.writes
+        for line in lines:
+            line.send(b"y")
+        for line in lines:
+            await line.receive()
+        assert (comm.writes, comm.peer.writes) == (before[0] + 1, before[1] + 1)
+
+
+async def test_what_comes_while_a_write_is_under_way_follows_it() -> None:
+    async with connected(echo) as ours:
+        comm: Any = ours._comm
+        go = asyncio.Event()
+        write = comm.write
+
+        async def slow(message: Any) -> None:
+            await go.wait()
+            await write(message)
+
+        comm.write = slow
+        lines = [ours.open(b"%d" % n) for n in range(3)]
+        await asyncio.sleep(0)
+        lines[0].send(b"more", now=True)
+        go.set()
+        assert await said(lines[0], 2) == [b"0", b"more"]
+        assert [await line.receive() for line in lines[1:]] == [[b"1"], [b"2"]]
 
 
 async def test_what_nobody_acts_on_goes_with_what_somebody_does(monkeypatch: Any) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from adjoin.errors import AdjoinError, InputError, to_wire
+from adjoin.functions.engines.families import Family
 from adjoin.types import Generation, Message, Sampling, Scalar, Token, Usage, Vector
 
 
@@ -211,7 +212,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """A loaded model. All methods but :meth:`interrupt` belong to the thread that loaded it.
+    """A loaded model. All methods but :meth:`interrupt` and :meth:`figures` belong to
+    the thread that loaded it.
 
     Attributes:
         capabilities: of ``embed``, ``generate`` and ``score``, and ``schema`` when it can hold
@@ -236,7 +238,10 @@ class Engine(Protocol):
         ...
 
     def abort(self, ids: Sequence[str]) -> list[Output]:
-        """Forget requests and free what they hold; a :class:`Finished` for each that ran."""
+        """Forget requests and free what they hold; a :class:`Finished` for each that ran.
+
+        The prompt of one that has no token yet is not counted: it may not have been computed.
+        """
         ...
 
     def step(self) -> list[Output]:
@@ -253,6 +258,10 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
     def stats(self) -> EngineStats: ...
+
+    def figures(self) -> tuple[Family, ...]:
+        """What it tells Prometheus under its own names, if anything; called from any thread."""
+        ...
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
@@ -284,6 +293,10 @@ def positive_arg(args: Mapping[str, Scalar], name: str, default: int) -> int:
     return value
 
 
+#: As OpenAI has them, and vLLM.
+MAX_TOP_LOGPROBS = 20
+MAX_BIASES = 300
+MAX_BIAS = 100.0
 #: Bounds of sampling: name, lowest, highest. Shared by all engines.
 _BOUNDS = (
     ("max_tokens", 1, 1_000_000),
@@ -295,6 +308,7 @@ _BOUNDS = (
     ("presence_penalty", -2.0, 2.0),
     ("frequency_penalty", -2.0, 2.0),
     ("repetition_penalty", 0.01, 10.0),
+    ("top_logprobs", 0, MAX_TOP_LOGPROBS),
 )
 _MAX_STOPS = 16
 _MAX_STOP_CHARACTERS = 256
@@ -319,12 +333,49 @@ def check_sampling(sampling: Sampling) -> None:
         raise InputError(
             f"min_tokens is {sampling.min_tokens}, above max_tokens, {sampling.max_tokens}"
         )
+    if sampling.top_logprobs and not sampling.logprobs:
+        raise InputError("top_logprobs without logprobs", hint="ask for logprobs too")
+    check_bias(sampling.logit_bias)
     if len(sampling.stop) > _MAX_STOPS:
         raise InputError(f"{len(sampling.stop)} stop strings, more than {_MAX_STOPS}")
     for stop in sampling.stop:
         if not 1 <= len(stop) <= _MAX_STOP_CHARACTERS:
             raise InputError(
                 f"a stop string of {len(stop)} characters, not 1 to {_MAX_STOP_CHARACTERS}"
+            )
+
+
+def check_bias(bias: Sequence[tuple[int, float]]) -> None:
+    """Refuse a ``logit_bias`` that is out of bounds.
+
+    Raises:
+        InputError: there are too many, or an id or a value is out of its bounds.
+    """
+    if len(bias) > MAX_BIASES:
+        raise InputError(
+            f"logit_bias has {len(bias)} tokens",
+            where="logit_bias",
+            hint=f"give at most {MAX_BIASES}",
+        )
+    for id, value in bias:
+        if id < 0 or not -MAX_BIAS <= value <= MAX_BIAS:  # NaN is not in any range
+            raise InputError(
+                f"logit_bias of token {id} is {value}",
+                where="logit_bias",
+                hint=f"ids are from 0, values from {-MAX_BIAS:g} to {MAX_BIAS:g}",
+            )
+
+
+def refuse_logits(engine: str, sampling: Sampling) -> None:
+    """For an engine that neither tells other tokens than the drawn nor changes their logits.
+
+    Raises:
+        InputError: that was asked for.
+    """
+    for name in ("top_logprobs", "logit_bias"):
+        if getattr(sampling, name):
+            raise InputError(
+                f"engine {engine!r} has no {name}", hint="use engine vllm, or leave it out"
             )
 
 

@@ -25,6 +25,7 @@ from adjoin.functions.engines.base import (
     check_args,
     positive_arg,
 )
+from adjoin.functions.engines.families import Family
 from adjoin.functions.engines.scoring import max_sim
 from adjoin.types import Usage, Vector
 
@@ -140,6 +141,9 @@ class Embedder:
     def close(self) -> None:
         self._waiting.clear()
         self._running.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        return ()
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self._running), embedded_tokens=self._embedded)

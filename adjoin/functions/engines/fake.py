@@ -38,7 +38,9 @@ from adjoin.functions.engines.base import (
     check_sampling,
     empty_prompt,
     no_grammar,
+    refuse_logits,
 )
+from adjoin.functions.engines.families import Family, counter
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.text import StopText
 from adjoin.types import Generation, Scalar, Token, Usage, Vector
@@ -144,7 +146,8 @@ class _Running:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=len(self.words), generated=sum(s.count for s in self.samples))
+        generated = sum(sample.count for sample in self.samples)
+        return Usage(prompt=len(self.words) if generated else 0, generated=generated)
 
     def finished(self, id: str) -> Finished:
         generations = tuple(sample.generation() for sample in self.samples)
@@ -172,6 +175,7 @@ class FakeEngine:
         if request.schema:
             raise no_grammar("fake")
         check_sampling(request.sampling)
+        refuse_logits("fake", request.sampling)
         words = _words(request)
         if not words:
             raise empty_prompt()
@@ -209,6 +213,13 @@ class FakeEngine:
     def close(self) -> None:
         self._generating.clear()
         self._embedding.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        told = self._totals
+        return (
+            counter("fake:prompt_tokens", "Words of prompts that it answered.", told.prompt),
+            counter("fake:generation_tokens", "Words that it said.", told.generated),
+        )
 
     def stats(self) -> EngineStats:
         return EngineStats(

@@ -22,7 +22,9 @@ from adjoin.functions.engines.base import (
     check_sampling,
     no_grammar,
     positive_arg,
+    refuse_logits,
 )
+from adjoin.functions.engines.families import Family
 from adjoin.functions.engines.prompts import Prompt, encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.sampling import draw
@@ -101,7 +103,8 @@ class _Running:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=self.prompt, generated=sum(len(s.ids) for s in self.samples))
+        generated = sum(len(sample.ids) for sample in self.samples)
+        return Usage(prompt=self.prompt if generated else 0, generated=generated)
 
     def finished(self, id: str) -> Finished:
         ended = tuple(sample.generation(sample.reason or "abort") for sample in self.samples)
@@ -130,6 +133,7 @@ class Generator:
         if request.schema:
             raise no_grammar("transformers")
         check_sampling(request.sampling)
+        refuse_logits("transformers", request.sampling)
         prompt = encode(self._tokenizer, request)
         check_length(len(prompt.ids), self.context, self._name)
         samples = [
@@ -156,6 +160,9 @@ class Generator:
 
     def close(self) -> None:
         self._running.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        return ()
 
     def stats(self) -> EngineStats:
         return EngineStats(

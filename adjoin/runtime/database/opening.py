@@ -7,13 +7,25 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import ArgumentError
 
 from adjoin.errors import InputError, StateError
 from adjoin.runtime.database.database import Database
 from adjoin.runtime.database.failures import DATABASE_ERRORS, failure
 from adjoin.runtime.database.lease import Lease
+from adjoin.runtime.database.mark import Mark
+from adjoin.runtime.database.tables import commits
 from adjoin.settings import Settings
 
 _BUSY_S = 5.0
@@ -62,28 +74,36 @@ def open_database(url: URL, *, check: bool = False) -> Database:
         check: read all of SQLite's file and look for damage; seconds for each gigabyte.
 
     Raises:
-        StateError: it cannot be opened, is damaged, or was written by a later version.
+        StateError: it cannot be opened, is damaged, lacks what was acknowledged, or was written by
+            a later version.
     """
     where = url.render_as_string(hide_password=True)
     path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    mark: Mark | None = None
     what = "the service's state cannot be opened"
     try:
         if path is not None:
             where = str(path)
             _make_file(path)
+            mark = Mark(path.with_name(f"{path.name}.mark"))  # read before the database is
         engine = _engine(url)
         try:
             with engine.connect().execution_options(adjoin_writes=True) as connection:
                 if check and path is not None:
                     _check(connection, where)
                 _migrate(connection, where)
+                if mark is not None:
+                    with connection.begin():
+                        mark.check(connection.execute(select(commits.c.number)).scalar_one(), where)
         except BaseException:
             engine.dispose()
+            if mark is not None:
+                mark.close()
             raise
     except DATABASE_ERRORS as error:
         raise failure(error, what, where) from None
     lock = None if path is None else path.with_name(f"{path.name}.lock")
-    return Database(engine, Lease(lock), where)
+    return Database(engine, Lease(lock), where, mark)
 
 
 def _make_file(path: Path) -> None:
@@ -118,7 +138,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _check(connection: Connection, where: str) -> None:
     with connection.begin():
-        found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(5)")]
+        found = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(5)")]
     if found != ["ok"]:
         raise StateError(
             f"the service's state is damaged: {found[0]}",

@@ -42,6 +42,14 @@ deployments = Table(
     Column("text", Text, nullable=False),
 )
 
+#: One row: how many transactions SQLite has committed; PostgreSQL's stays at 0.
+commits = Table(
+    "commits",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
 #: Graphs that durable runs began with, in their wire form, by its digest.
 graphs = Table(
     "graphs",

@@ -11,11 +11,11 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from adjoin.errors import AuthError
-from adjoin.runtime.gateway import page
+from adjoin.runtime.gateway import page, reference
 from adjoin.runtime.gateway.keys import DEFAULT_TENANT, SCOPES, Key
 
 #: Answered without a key: they say nothing about anyone.
-PUBLIC = frozenset({"/livez", "/readyz", "/docs", "/openapi.json", *page.FILES})
+PUBLIC = frozenset({"/livez", "/readyz", "/openapi.json", *page.FILES, *reference.FILES})
 
 #: Who calls in development mode, where there are no keys.
 DEVELOPER = Key(id="dev", tenant=DEFAULT_TENANT, scopes=("admin",), label="", created=0.0)
@@ -50,6 +50,14 @@ class Requires:
         self.scope = scope
 
     async def __call__(self, request: Request, _: Annotated[object, Depends(_bearer)]) -> Principal:
+        return self.admit(request)
+
+    def admit(self, request: Request) -> Principal:
+        """Who calls.
+
+        Raises:
+            AuthError: the key lacks the scope.
+        """
         caller = Principal(request.scope["adjoin.key"])
         caller.must(self.scope)
         return caller

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from adjoin.errors import AdjoinError, InputError
+from adjoin.errors import AdjoinError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.cluster import Cluster
 from adjoin.runtime.database import Database
@@ -139,6 +139,17 @@ class Accounts:
             if known[0] != today:
                 known = self._purses[tenant] = (today, purse)
         return known[1]
+
+    async def used_today(self) -> dict[str, int]:
+        """Tokens by tenant, for quotas that begin to count in the middle of a day.
+
+        Raises:
+            StateError: the ledger cannot be read.
+        """
+        with contextlib.suppress(TransportError):  # where no machine is, nothing can be fetched
+            await self._cluster.complete()
+        await self.fetch()  # what the last service did not live to write
+        return await self.ledger.tokens_of_day(int(time.time() // _DAY_S))
 
     async def fetch(self) -> None:
         """Bring everything that is new from each machine into the ledger."""

@@ -56,8 +56,8 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
+        docs_url=None,  # it would load Swagger UI from elsewhere; ours is a route
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         separate_input_output_schemas=False,
     )
     app.state.service = service

@@ -120,8 +120,11 @@ class DurableRecord(RunRecord):
         """It goes on: the same request finds it by its key, and anybody by its id."""
 
     def suspend(self) -> None:
-        """The service ends: stop, and leave the run as the journal has it."""
+        """The service ends: stop, and leave the run as the journal has it. What waits to be written
+        because the disk is full does not keep the service."""
         self.suspended = True
+        if self._closing is not None:
+            self._closing.cancel()
         self.cancel("the service is ending")
         self._seen.end()
         self._begun.set()
@@ -131,8 +134,11 @@ class DurableRecord(RunRecord):
         position = len(self._seen.events)
         body = closing_body(error)
         last = Event(run=self.id, seq=position, at=time.time() - self.created, body=body)
-        await self._end([last], {})
-        self._finish(self._seen.events)
+        self._closing = asyncio.ensure_future(self._end([last], {}))
+        await asyncio.wait([self._closing])
+        if not self._closing.cancelled():  # else it is suspended
+            self._closing.result()
+            self._finish(self._seen.events)
 
     async def outcome(self) -> RunCompleted:
         await self._begun.wait()

@@ -27,7 +27,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from adjoin.errors import InputError
 from adjoin.runtime.database import Database
-from adjoin.runtime.database.tables import calls, settled, settled_stages
+from adjoin.runtime.database.journal import OPEN
+from adjoin.runtime.database.tables import calls, runs, settled, settled_stages
 from adjoin.runtime.policies.billing import Prices, Settlement
 from adjoin.runtime.usage_records import CallRecord
 from adjoin.types import Usage
@@ -107,6 +108,10 @@ class Ledger:
                 raise InputError(f"usage is not kept by {key!r}", hint=f"use {', '.join(KEYS)}")
         return await self._database.read(lambda c: lines(c, by, period, self.prices))
 
+    async def tokens_of_day(self, day: int) -> dict[str, int]:
+        """As :func:`tokens_of_day`; raises :class:`StateError` where it cannot be read."""
+        return await self._database.read(lambda c: tokens_of_day(c, day))
+
 
 def add(connection: Connection, found: Sequence[tuple[str, CallRecord]]) -> None:
     """Keep calls, in the transaction of who calls; known ones change nothing."""
@@ -139,6 +144,18 @@ def lines(connection: Connection, by: Sequence[str], period: Period, prices: Pri
         for row in connection.execute(_seconds(by, period)).mappings():
             line(row[key] for key in by).stage_seconds = row["seconds"]
     return [found[key] for key in sorted(found, key=str)]
+
+
+def tokens_of_day(connection: Connection, day: int) -> dict[str, int]:
+    """What each tenant's calls have consumed on a day since the epoch (UTC), billed or not.
+
+    Without those of durable runs that have not ended: whoever goes on with one counts all of it.
+    """
+    c = calls.c
+    unended = select(runs.c.id).where(runs.c.state == OPEN)
+    tokens = func.sum(c.prompt + c.generated + c.embedded)
+    query = select(c.tenant, tokens).where(c.day == day, c.run.not_in(unended)).group_by(c.tenant)
+    return {tenant: int(used) for tenant, used in connection.execute(query)}
 
 
 def _usage(row: RowMapping) -> Usage:

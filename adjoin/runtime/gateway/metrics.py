@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from adjoin.functions.engines.families import Family
 from adjoin.runtime.gateway.deployments import Deployments
+from adjoin.runtime.gateway.figures import PLACE, families_of, merge, replicas
 from adjoin.runtime.gateway.records import RunRecord
 
 #: From a no-op to a long chain of thought, in seconds.
@@ -46,6 +49,12 @@ class Metrics:
         )
         self._tokens = Counter(
             "adjoin_tokens", "Tokens.", ("tenant", "workflow", "kind"), registry=registry
+        )
+        self._left_out = Counter(
+            "adjoin_metrics_left_out",
+            "Hosts that were silent, and replicas that did not tell their engine's figures.",
+            ("host", "what"),
+            registry=registry,
         )
         registry.register(_Gates(deployments))
 
@@ -84,11 +93,17 @@ class Metrics:
 
         return counted
 
-    def text(self, status: Mapping[str, Any]) -> bytes:
-        """Everything, with the engines of a cluster of this status."""
+    def text(self, hosts: Mapping[str, Mapping[str, Any] | None]) -> bytes:
+        """Everything, with the engines of a cluster whose hosts said this; None for silence."""
+        for host, about in hosts.items():
+            if about is None:
+                self._left_out.labels(host, "host").inc()
+        heard = {host: about for host, about in hosts.items() if about is not None}
         engines = CollectorRegistry()
-        engines.register(_Engines(status))
-        return generate_latest(self._registry) + generate_latest(engines)
+        engines.register(_Engines(heard, self._left_out))
+        # What is left out is counted by then.
+        told = generate_latest(engines)
+        return generate_latest(self._registry) + told
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
@@ -110,24 +125,34 @@ class _Gates(Collector):
 
 
 class _Engines(Collector):
-    """What the replicas' engines told their hosts."""
+    """What the replicas tell their hosts, and their engines' own figures."""
 
-    def __init__(self, status: Mapping[str, Any]) -> None:
-        self._status = status
+    def __init__(self, hosts: Mapping[str, Mapping[str, Any]], left_out: Counter) -> None:
+        self._hosts = hosts
+        self._left_out = left_out
 
-    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        labels = ("host", "model", "replica")
-        running = GaugeMetricFamily("adjoin_engine_running", "Requests in it.", labels=labels)
-        queued = GaugeMetricFamily("adjoin_engine_queued", "Requests before it.", labels=labels)
-        memory = GaugeMetricFamily("adjoin_engine_bytes", "Resident memory.", labels=labels)
-        tokens = CounterMetricFamily("adjoin_engine_tokens", "Tokens.", labels=(*labels, "kind"))
-        for host, about in self._status.get("hosts", {}).items():
-            for each in about["replicas"]:
-                names = (host, each["model"], each["id"])
-                running.add_metric(names, each["running"] or 0)
-                queued.add_metric(names, each["queued"] or 0)
-                memory.add_metric(names, each["rss"] or 0)
-                for kind, count in each["totals"].items():
-                    if kind.endswith("_tokens"):
-                        tokens.add_metric((*names, kind.removesuffix("_tokens")), count)
+    def collect(self) -> Iterator[Metric]:
+        running = GaugeMetricFamily("adjoin_engine_running", "Requests in it.", labels=PLACE)
+        queued = GaugeMetricFamily("adjoin_engine_queued", "Requests before it.", labels=PLACE)
+        memory = GaugeMetricFamily("adjoin_engine_bytes", "Resident memory.", labels=PLACE)
+        tokens = CounterMetricFamily("adjoin_engine_tokens", "Tokens.", labels=(*PLACE, "kind"))
+        for place, each in replicas(self._hosts):
+            running.add_metric(place, each["running"] or 0)
+            queued.add_metric(place, each["queued"] or 0)
+            memory.add_metric(place, each["rss"] or 0)
+            for kind, count in each["totals"].items():
+                if kind.endswith("_tokens"):
+                    tokens.add_metric((*place, kind.removesuffix("_tokens")), count)
         yield from (running, queued, memory, tokens)
+        yield from merge(self._own())
+
+    def _own(self) -> Iterator[tuple[tuple[str, ...], tuple[Family, ...]]]:
+        for place, each in replicas(self._hosts):
+            try:
+                families = families_of(each)
+            except msgspec.DecodeError:
+                families = None
+            if families is not None:
+                yield place, families
+            elif each["state"] == "ready":
+                self._left_out.labels(place[0], "replica").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from adjoin.errors import QuotaExceeded
 from adjoin.runtime.policies.quota import MINUTE_S, Account, Allowance, Bucket, Refusal
@@ -26,7 +26,8 @@ RATE_HEADERS = tuple(
 
 
 class Quotas:
-    """Accounts of all tenants, in memory: with the service they begin anew.
+    """Accounts of all tenants, in memory. Minutes begin anew with the service; days go on from the
+    ledger, see :meth:`go_on`.
 
     Args:
         clock: seconds, going forward.
@@ -45,6 +46,19 @@ class Quotas:
         self._accounts: dict[str, Account] = {}
         self._runs: Counter[str] = Counter()
         self._allowed: dict[str, Allowance] = {}
+
+    @property
+    def by_day(self) -> bool:
+        """Whether any tenant has a limit of a day."""
+        return any(each.tokens_per_day is not None for each in self._settings.tenants.values())
+
+    def go_on(self, used: Mapping[str, int]) -> None:
+        """Count the tokens that tenants have used of this day under earlier services."""
+        for tenant, tokens in used.items():
+            allowed = self._allowance(tenant)
+            if allowed.tokens_per_day is not None:
+                account = self._account(tenant, allowed)
+                self._accounts[tenant] = account.used_before(tokens)
 
     def request(self, tenant: str) -> None:
         """One more request.

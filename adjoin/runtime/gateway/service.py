@@ -108,6 +108,8 @@ class Service:
                 self.runtime.driver, self.deployments, self.settings, self.quotas, self._ended
             )
             self.accounts.start(self.runtime.driver.cluster)
+            if self.quotas.by_day:
+                self.quotas.go_on(await self.accounts.used_today())
             self._restore()
             for graph in graphs:
                 self.deployments.deploy(DEFAULT_TENANT, graph)

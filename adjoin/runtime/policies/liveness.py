@@ -14,6 +14,8 @@ import msgspec
 
 #: Beats that have to be missing before a process is suspect.
 _MISSED = 2.0
+#: A worker that is not there for so long gets another nanny, in seconds.
+_MISSING_S = 60.0
 #: How much longer than others one may be silent that visibly computes.
 _PATIENCE = 6.0
 #: Of the time of its silence, the share that it has to have computed to count as busy.
@@ -78,6 +80,16 @@ def judge(silent_s: float, found: Condition, deadlines: Deadlines) -> Verdict:
         Condition.BUSY: _PATIENCE * deadlines.silence_s,
     }[found]
     return Verdict.DEAD if silent_s >= limit else Verdict.SUSPECT
+
+
+def is_missed(missing_s: float, nanny: Look | None, deadlines: Deadlines) -> bool:
+    """Whether a nanny has to be replaced whose worker has not been there for so long.
+
+    It starts a worker that died again, unless it was stopped. While its worker lives, a nanny that
+    was stopped does no harm, and to end it would end the worker.
+    """
+    stopped = condition(None, nanny, 0.0) is Condition.STOPPED
+    return missing_s >= (deadlines.suspect_s if stopped else _MISSING_S)
 
 
 # --- engines --------------------------------------------------------------------------------------

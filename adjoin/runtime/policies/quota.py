@@ -104,6 +104,10 @@ class Account:
         bucket = None if self.tokens is None else self.tokens.less(tokens)
         return replace(self, tokens=bucket, day_tokens=max(0.0, self.day_tokens + tokens))
 
+    def used_before(self, tokens: float) -> Account:
+        """So many were used this day before anybody counted here; minutes do not reach so far."""
+        return replace(self, day_tokens=self.day_tokens + tokens)
+
     def _no_tokens(self, allowed: Allowance, tokens: float, epoch: float) -> Refusal | None:
         limit = allowed.tokens_per_minute
         if limit is not None and self.tokens and (wait := self.tokens.wait(limit, tokens)):

@@ -12,10 +12,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import Connection, func, insert, make_url, select, text
+from sqlalchemy import Connection, event, func, insert, make_url, select, text
 
 from adjoin.errors import InputError, StateError
 from adjoin.runtime.database import Database, database_url, open_database, open_file
+from adjoin.runtime.database.failures import failure, is_fatal
 from adjoin.runtime.database.tables import deployments, keys, metadata
 from adjoin.settings import Settings
 
@@ -170,6 +171,63 @@ def test_a_full_disk_is_told_and_then_writes_go_on(tmp_path: Path) -> None:
     database.write_now(limit(1_000_000))
     assert database.write_now(big) == 1
     database.close()
+
+
+def test_commits_that_were_acknowledged_and_are_gone_are_noticed(tmp_path: Path) -> None:
+    path, copy = tmp_path / "state.db", tmp_path / "copy.db"
+    database = open_file(path)
+    for number in range(5):
+        database.write_now(row(f"w{number}"))
+    for name in ("", "-wal", ".mark"):  # as after kill -9
+        copy.with_name(copy.name + name).write_bytes(path.with_name(path.name + name).read_bytes())
+    database.close()
+    log = copy.with_name("copy.db-wal")
+    log.write_bytes(log.read_bytes()[:-1])
+    with pytest.raises(StateError, match=r"last 1 writes.*are gone") as caught:
+        open_file(copy)
+    assert "copy.db.mark" in caught.value.hint
+    copy.with_name("copy.db.mark").unlink()  # whoever does as it says goes on with what is left
+    database = open_file(copy)
+    assert database.read_now(COUNT)[0][0] == 4
+    database.write_now(row("new"))
+    database.close()
+    open_file(copy).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 21, b"nonsense"])
+def test_a_mark_that_is_not_legible_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.db.mark").write_bytes(content)
+    database = open_file(tmp_path / "state.db")
+    assert database.write_now(row("one")) == 1
+    database.close()
+    assert int((tmp_path / "state.db.mark").read_bytes()[:20]) == 1
+
+
+def test_a_commit_that_fails_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    database = open_file(path)
+
+    def failing(connection: Connection) -> None:
+        raise sqlite3.OperationalError("the commit failed")
+
+    event.listen(database._engine, "commit", failing)
+    with pytest.raises(StateError, match="commit failed"):
+        database.write_now(row("lost"))
+    event.remove(database._engine, "commit", failing)
+    other = open_file(path)
+    assert other.write_now(row("theirs")) == 1
+    other.close()
+    assert database.write_now(row("ours")) == 1
+    assert database.read_now(COUNT)[0][0] == 2
+    database.close()
+
+
+def test_no_room_for_the_index_of_the_log_is_a_full_disk() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+    assert not is_fatal(error)
+    found = failure(error, "it cannot be written", "here")
+    assert "free space" in found.hint and found.details["full"]
 
 
 def test_after_an_error_of_the_disk_nothing_is_written_until_it_is_opened_again(

@@ -10,6 +10,7 @@ from adjoin.runtime.policies.liveness import (
     Progress,
     Verdict,
     condition,
+    is_missed,
     judge,
     stalled,
 )
@@ -92,3 +93,14 @@ def test_loading_has_a_limit_of_its_own_but_not_when_it_is_stopped() -> None:
 def test_a_stopped_replica_is_not_given_time_to_compute() -> None:
     assert stalled(Progress(), 0.9, Condition.STOPPED, STALL) == ""
     assert "stopped" in stalled(Progress(), 1.0, Condition.STOPPED, STALL)
+
+
+def test_a_nanny_is_replaced_where_it_was_stopped_or_its_worker_is_missing_for_long() -> None:
+    deadlines = Deadlines(beat_s=0.5, silence_s=8.0)
+    stopped, sleeps = Look("T", 1.0), Look("S", 1.0)
+    assert not is_missed(0.9, stopped, deadlines)
+    assert is_missed(1.0, stopped, deadlines)
+    assert not is_missed(59.0, sleeps, deadlines)
+    assert not is_missed(59.0, Look("t", 1.0), deadlines)
+    assert not is_missed(59.0, None, deadlines)
+    assert is_missed(60.0, None, deadlines)

@@ -51,12 +51,19 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     logprob: float
     bytes: list[int]
-    top_logprobs: list[Any] = []
+    top_logprobs: list[TokenLogprob] | UnsetType = UNSET
 
     @classmethod
     def of(cls, token: t.Token) -> TokenLogprob:
-        logprob = token.logprob or 0.0
-        return cls(token=token.text, logprob=logprob, bytes=list(token.text.encode()))
+        return cls(
+            token=token.text,
+            logprob=token.logprob or 0.0,
+            bytes=list(token.text.encode()),
+            top_logprobs=[
+                cls(token=each.text, logprob=each.logprob, bytes=list(each.text.encode()))
+                for each in token.top or ()
+            ],
+        )
 
 
 class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +71,12 @@ class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextLogprobs(msgspec.Struct, frozen=True, kw_only=True):
-    """``text_offset`` counts characters of the answer."""
+    """``text_offset`` counts characters of the answer; ``top_logprobs`` has the drawn token too."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
     text_offset: list[int]
-    top_logprobs: None = None
+    top_logprobs: list[dict[str, float]] | None = None
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ class Form:
         tools: those that the model was shown; then the answer may hold calls.
         one_call: of several calls only the first is wanted.
         choices: how many answers there are.
+        top_logprobs: how many of the likeliest tokens are told at each place, with ``logprobs``.
     """
 
     kind: Literal["chat", "text"]
@@ -28,6 +29,7 @@ class Form:
     tools: Sequence[Mapping[str, Any]] = ()
     one_call: bool = False
     choices: int = 1
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True)

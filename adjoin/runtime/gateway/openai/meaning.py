@@ -10,6 +10,7 @@ from adjoin.errors import DefinitionError, InputError
 from adjoin.functions.builtin import schemas, tools
 from adjoin.functions.builtin.generation import check_sampling
 from adjoin.functions.completion import Completion
+from adjoin.functions.engines.base import MAX_TOP_LOGPROBS
 from adjoin.runtime.gateway.openai.requests import (
     ChatRequest,
     CompletionRequest,
@@ -34,7 +35,10 @@ def chat_completion(request: ChatRequest, most: int) -> Completion:
     Raises:
         InputError: a field is out of bounds, or fields exclude each other; ``where`` names one.
     """
-    sampling = _sampling(request, request.sampling(), most, most, logprobs=bool(request.logprobs))
+    if request.top_logprobs and not request.logprobs:
+        raise InputError("top_logprobs go with logprobs", where="top_logprobs")
+    told = (request.top_logprobs or 0) if request.logprobs else None
+    sampling = _sampling(request, most, most, _told("top_logprobs", told))
     offered = offered_tools(request)
     schema = _answer_schema(request, offered)
     if sampling.logprobs and offered:
@@ -46,15 +50,8 @@ def chat_completion(request: ChatRequest, most: int) -> Completion:
 
 def text_completion(request: CompletionRequest, most: int) -> Completion:
     """What a completion asks for; as :func:`chat_completion`."""
-    logprobs = request.logprobs is not None
-    if request.logprobs:
-        raise InputError(
-            "other tokens than the one that was drawn are not told",
-            where="logprobs",
-            hint="ask for 0",
-        )
     default = min(_COMPLETION_TOKENS, most)
-    sampling = _sampling(request, request.sampling(), default, most, logprobs=logprobs)
+    sampling = _sampling(request, default, most, _told("logprobs", request.logprobs))
     texts = request.prompts()
     if len(texts) * sampling.n > _MAX_CHOICES:
         raise InputError(
@@ -67,10 +64,17 @@ def text_completion(request: CompletionRequest, most: int) -> Completion:
     return Completion(sampling=sampling, texts=texts)
 
 
-def _sampling(
-    request: Request, said: Mapping[str, Any], default: int, most: int, *, logprobs: bool
-) -> Sampling:
-    fields = {"max_tokens": default, "temperature": 1.0, **said}
+def _told(name: str, top: int | None) -> dict[str, Any]:
+    """Which probabilities are told: none, or of the drawn token and so many of the likeliest."""
+    if top is None:
+        return {}
+    if not 0 <= top <= MAX_TOP_LOGPROBS:
+        raise InputError(f"{name} is {top}", where=name, hint=f"choose 0 to {MAX_TOP_LOGPROBS}")
+    return {"logprobs": True, "top_logprobs": top}
+
+
+def _sampling(request: Request, default: int, most: int, told: Mapping[str, Any]) -> Sampling:
+    fields = {"max_tokens": default, "temperature": 1.0, **request.sampling(), **told}
     stop = fields.pop("stop", ())
     if fields["max_tokens"] > most:
         raise InputError(
@@ -84,7 +88,7 @@ def _sampling(
         **fields,
         n=request.n or 1,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        logprobs=logprobs,
+        logit_bias=request.bias(),
     )
     check_sampling(sampling)
     if sampling.n > 1 and sampling.temperature == 0:

@@ -11,12 +11,15 @@ import msgspec
 from msgspec import Meta
 
 from adjoin.errors import InputError
+from adjoin.functions.engines.base import check_bias
 from adjoin.runtime.gateway.bodies import parse_json
 
 MAX_MESSAGES = 4096
 MAX_PROMPTS = 64
 #: As OpenAI has it.
 MAX_TEXTS = 2048
+#: Of a token id.
+_MAX_DIGITS = 9
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _AtMost = TypeVar("_AtMost", bound="Request")
@@ -29,7 +32,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "function_call": (),
     "functions": ([],),
     "include_stop_str_in_output": (False,),
-    "logit_bias": ({},),
     "min_p": (0,),
     "modalities": (["text"],),
     "prediction": (),
@@ -39,7 +41,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "skip_special_tokens": (True,),
     "store": (False,),
     "suffix": ("",),
-    "top_logprobs": (0,),
     "use_beam_search": (False,),
     "verbosity": (),
     "web_search_options": (),
@@ -85,10 +86,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
+    logit_bias: dict[str, float] | None = None
 
     best_of: Any = None
     include_stop_str_in_output: Any = None
-    logit_bias: Any = None
     min_p: Any = None
     prompt_logprobs: Any = None
     service_tier: Any = None
@@ -104,6 +105,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def bias(self) -> tuple[tuple[int, float], ...]:
+        """``logit_bias`` by token id.
+
+        Raises:
+            InputError: a key is no token id, two are the same, or it is out of bounds.
+        """
+        found: dict[int, float] = {}
+        for key, value in (self.logit_bias or {}).items():
+            # Not int() alone, which takes "1_0" and " 1 ".
+            if not (key.isascii() and key.isdigit() and len(key) <= _MAX_DIGITS):
+                raise InputError(f"{key[:20]!r} is no token id", where="logit_bias")
+            if int(key) in found:
+                raise InputError(f"token {int(key)} is there twice", where="logit_bias")
+            found[int(key)] = value
+        bias = tuple(found.items())
+        check_bias(bias)
+        return bias
 
     def sampling(self) -> dict[str, Any]:
         """What was said about how to draw tokens, by name."""
@@ -174,6 +193,7 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
+    top_logprobs: int | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
@@ -186,7 +206,6 @@ class ChatRequest(Request, frozen=True, kw_only=True):
     modalities: Any = None
     prediction: Any = None
     reasoning_effort: Any = None
-    top_logprobs: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 

@@ -214,7 +214,17 @@ class _Choice:
             tokens=[token.text for token in told],
             token_logprobs=[token.logprob for token in told],
             text_offset=offsets,
+            top_logprobs=[_likeliest(token) for token in told] if self._form.top_logprobs else None,
         )
+
+
+def _likeliest(token: Token) -> dict[str, float]:
+    """By text, as completions have it: the drawn token first, which may not be a likely one. Of
+    tokens with one text the likeliest counts."""
+    found = {token.text: token.logprob or 0.0}
+    for each in token.top or ():
+        found.setdefault(each.text, each.logprob)
+    return found
 
 
 def _event(value: Any) -> bytes:

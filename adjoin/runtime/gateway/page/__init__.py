@@ -41,15 +41,17 @@ class File(msgspec.Struct, frozen=True):
     media_type: str
     etag: str
 
+    @classmethod
+    def of(cls, content: bytes, media_type: str) -> File:
+        return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
 
 def _read() -> dict[str, File]:
     found = {}
     for entry in files(__name__).iterdir():
         if media_type := _TYPES.get(entry.name.rpartition(".")[2]):
-            content = entry.read_bytes()
             path = "/" if entry.name == "index.html" else f"/page/{entry.name}"
-            etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-            found[path] = File(content, media_type, etag)
+            found[path] = File.of(entry.read_bytes(), media_type)
     return found
 
 

@@ -17,6 +17,7 @@ from adjoin.runtime.gateway.asked import Asked, respond, without_stage
 from adjoin.runtime.gateway.asks import Ask, Slot, urgency_of
 from adjoin.runtime.gateway.bodies import answer
 from adjoin.runtime.gateway.departure import unless_left
+from adjoin.runtime.gateway.direct import DirectRoute
 from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.openai import meaning
 from adjoin.runtime.gateway.openai.answers import Model, Models, embeddings
@@ -51,7 +52,7 @@ _ERROR = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     "default": {"description": "An error", "content": {"application/json": {"schema": _ERROR}}}
 }
-router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES)
+router = APIRouter(prefix="/v1", tags=["openai"], responses=_RESPONSES, route_class=DirectRoute)
 
 #: Of a chat that does not say how long its answer may be.
 _USUAL_TOKENS = 1024
@@ -193,6 +194,7 @@ def _of_model(
         stream=bool(asked.stream),
         include_usage=asked.include_usage,
         logprobs=completion.sampling.logprobs,
+        top_logprobs=completion.sampling.top_logprobs,
         tools=completion.tools,
         one_call=isinstance(asked, ChatRequest) and asked.parallel_tool_calls is False,
         choices=_width(completion),
@@ -232,6 +234,7 @@ def _workflow_form(asked: ChatRequest | CompletionRequest) -> tuple[Form, list[M
             "tools": asked.tools,
             "response_format": meaning.format_schema(asked.response_format),
             "logprobs": asked.logprobs,
+            "top_logprobs": asked.top_logprobs,
         }
         turns = meaning.turns(asked.messages)
     else:
@@ -240,7 +243,7 @@ def _workflow_form(asked: ChatRequest | CompletionRequest) -> tuple[Form, list[M
         if len(texts) > 1:
             raise InputError("a workflow is asked one question", where="prompt")
         turns = [Message("user", texts[0])]
-    only_models["n"] = (asked.n or 1) > 1
+    only_models |= {"n": (asked.n or 1) > 1, "logit_bias": asked.logit_bias}
     for name, value in only_models.items():
         if value:
             raise InputError(f"a workflow takes no {name}", where=name)

@@ -1,18 +1,20 @@
-"""The page for people. Each of its files is a route: there is no path to a file that is not one."""
+"""The page for people, and the reference. Each of their files is a route: there is no path to a
+file that is not one."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from adjoin.runtime.gateway.page import FILES, POLICY, File
+from adjoin.runtime.gateway import page, reference
+from adjoin.runtime.gateway.page import File
 
 router = APIRouter(include_in_schema=False)
 
 
-def _serve(path: str, file: File) -> None:
+def _serve(path: str, file: File, policy: str) -> None:
     headers = {
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": policy,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cache-Control": "no-cache",  # kept, but asked about each time
@@ -27,5 +29,6 @@ def _serve(path: str, file: File) -> None:
     router.add_api_route(path, answer, methods=["GET"])
 
 
-for _path, _file in FILES.items():
-    _serve(_path, _file)
+for _of in (page, reference):
+    for _path, _file in _of.FILES.items():
+        _serve(_path, _file, _of.POLICY)

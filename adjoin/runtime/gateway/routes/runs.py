@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from adjoin.runtime.gateway.access import Invoker
 from adjoin.runtime.gateway.bodies import answer
+from adjoin.runtime.gateway.direct import DirectRoute
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import EventStream, last_event_id
 
-router = APIRouter(prefix="/api/v1/runs", tags=["runs"])
+router = APIRouter(prefix="/api/v1/runs", tags=["runs"], route_class=DirectRoute)
 
 
 @router.get("")

@@ -15,12 +15,13 @@ from adjoin.runtime.gateway.asks import Ask, urgency_of
 from adjoin.runtime.gateway.bodies import answer, read_object
 from adjoin.runtime.gateway.departure import unless_left
 from adjoin.runtime.gateway.deployments import Deployment
+from adjoin.runtime.gateway.direct import DirectRoute
 from adjoin.runtime.gateway.idempotency import durability
 from adjoin.runtime.gateway.service import service_of
 from adjoin.runtime.gateway.sse import EventStream, wants_events
 from adjoin.runtime.gateway.tracing import trace_of
 
-router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
+router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"], route_class=DirectRoute)
 
 _TEXT = {"schema": {"type": "string"}}
 _PUT = {"requestBody": {"content": {"application/yaml": _TEXT, "application/json": {"schema": {}}}}}
