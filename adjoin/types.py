@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
-class Alternative(msgspec.Struct, frozen=True, array_like=True):
+class Alternative(msgspec.Struct, frozen=True):
     """A token that could have been drawn, and the natural logarithm of its probability."""
 
     text: str

@@ -43,6 +43,7 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
         types.Passage,
         types.Message,
         types.Token,
+        types.Alternative,
         types.Usage,
         types.Generation,
         types.ToolCall,

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from adjoin.errors import TransportError
 from adjoin.transport.codec import Encoded, decode, encode, restore
-from adjoin.types import Generation, Message, Passage, Token, Usage
+from adjoin.types import Alternative, Generation, Message, Passage, Token, Usage
 
 SCALARS = (
     st.none()
@@ -30,6 +30,11 @@ STRUCTS = (
     st.builds(Passage, st.text(), st.text(), st.text(), st.floats(allow_nan=False))
     | st.builds(Message, st.text(), st.text())
     | st.builds(Token, st.text(), st.tuples(st.integers(0, 9), st.integers(0, 9)))
+    | st.builds(
+        Token,
+        st.text(),
+        top=st.lists(st.builds(Alternative, st.text(), st.floats(-9, 0)), max_size=2).map(tuple),
+    )
     | st.builds(Usage, prompt=st.integers(0, 99))
     | st.builds(Generation, text=st.text())
 )
