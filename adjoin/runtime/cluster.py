@@ -21,7 +21,7 @@ from adjoin.runtime.supervisor import Supervisor
 from adjoin.settings import Settings
 from adjoin.transport import codec
 from adjoin.transport.remote import Channel
-from adjoin.transport.trunk import Line, Trunk, connect
+from adjoin.transport.trunk import Line, Trunk, plant
 from adjoin.transport.ucx import is_ucx, prepare
 
 _START_S = 60.0
@@ -196,7 +196,7 @@ class Cluster:
         return await asyncio.shield(made)
 
     async def _connect_trunk(self, address: str) -> Trunk:
-        trunk = await connect(self._pool, address, "adjoin_trunk")
+        trunk = await plant(self._pool, address, "adjoin_trunk")
         carrying = asyncio.ensure_future(trunk.carry())
         self._carrying.add(carrying)
         carrying.add_done_callback(self._carrying.discard)

@@ -6,6 +6,7 @@ Dask gives the connection (TCP, TLS or UCX); what travels on it are msgspec byte
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from distributed.protocol import to_serialize
 from adjoin.errors import TransportError
 
 #: Seconds. Dask tries again until then, even where nobody listens because the worker has died.
-CONNECT_S = 2.0
+_CONNECT_S = 2.0
 #: What a Dask server answers to an operation that it does not have.
 _UNKNOWN_OPERATION = None
 
@@ -39,12 +40,14 @@ class Channel:
         cls, pool: ConnectionPool, address: str, operation: str, message: bytes
     ) -> Channel:
         """Start a conversation: ``message`` is the first, for the agent's ``operation``."""
+        channel = cls(await connect(pool, address), pool, address)
         try:
-            comm = await pool.connect(address, timeout=CONNECT_S)
-        except (OSError, TimeoutError) as error:
-            raise TransportError(f"cannot connect: {error}", where=address) from None
-        channel = cls(comm, pool, address)
-        await channel._write({"op": operation, "messages": [message]})
+            await channel._write({"op": operation, "messages": [message]})
+        except (
+            BaseException
+        ):  # also when nobody waits any more: else it keeps its place in the pool
+            channel.abort()
+            raise
         return channel
 
     @property
@@ -94,6 +97,30 @@ class Channel:
             await self._comm.write(message)
         except OSError as error:
             raise TransportError(f"connection lost: {error}", where=self.address) from None
+
+
+async def connect(pool: ConnectionPool, address: str) -> Comm:
+    """A connection of the pool.
+
+    Dask forgets a connection whose making is cancelled, and the other side keeps its socket. So it
+    is made in any case, and kept for the next who asks where nobody waits any more.
+
+    Raises:
+        TransportError: it could not be made.
+    """
+    making = asyncio.ensure_future(pool.connect(address, timeout=_CONNECT_S))
+    try:
+        return await asyncio.shield(making)
+    except (OSError, TimeoutError) as error:
+        raise TransportError(f"cannot connect: {error}", where=address) from None
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda made: _give_back(pool, address, made))
+        raise
+
+
+def _give_back(pool: ConnectionPool, address: str, made: asyncio.Future[Comm]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        pool.reuse(address, made.result())
 
 
 def _unpack(packed: bytes, where: str) -> list[bytes]:

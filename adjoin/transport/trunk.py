@@ -21,7 +21,7 @@ from distributed.core import ConnectionPool
 
 from adjoin.errors import TransportError
 from adjoin.transport.eager import started
-from adjoin.transport.remote import CONNECT_S
+from adjoin.transport.remote import connect
 
 #: Seconds that what nobody acts on may wait for company.
 _LINGER_S = 0.02
@@ -198,11 +198,15 @@ class Trunk:
         task.add_done_callback(self._tasks.discard)
 
 
-async def connect(pool: ConnectionPool, address: str, operation: str) -> Trunk:
+async def plant(pool: ConnectionPool, address: str, operation: str) -> Trunk:
     """Ask the agent there for a trunk; raises :class:`TransportError` when it is not reached."""
+    comm = await connect(pool, address)
     try:
-        comm = await pool.connect(address, timeout=CONNECT_S)
         await comm.write({"op": operation})
-    except (OSError, TimeoutError) as error:
-        raise TransportError(f"cannot connect: {error}", where=address) from None
+    except BaseException as error:
+        comm.abort()
+        pool.reuse(address, comm)
+        if isinstance(error, OSError):
+            raise TransportError(f"connection lost: {error}", where=address) from None
+        raise
     return Trunk(comm, address)

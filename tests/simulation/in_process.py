@@ -85,13 +85,19 @@ class _Conversation:
         self._to_driver: asyncio.Queue[bytes] = asyncio.Queue()
         self._world = _World(cluster, worker)
         self._segment: SegmentRun | None = None
+        self._early: list[bytes] = []  # said before there was a graph
         self._to_driver.put_nowait(p.pack(p.NeedGraph()))
 
     def send(self, message: bytes) -> None:
         decoded = msgspec.msgpack.decode(message, type=p.FromDriver)
+        if self._segment is None and not isinstance(decoded, p.Define | p.Close):
+            self._early.append(message)
+            return
         match decoded:
             case p.Define():
                 self._begin(from_wire(decoded.graph, self._cluster.resolve))
+                for each in self._early:
+                    self.send(each)
             case p.Feed():
                 self._open_segment.feed(decoded)
             case p.Retry(stage=stage, attempt=attempt, readers=readers):
