@@ -23,7 +23,7 @@ SLOW = ModelSpec(source="fake:dies", engine="fake", args={"words": 1000, "interv
 
 
 def on_record(home: Path) -> list[CallRecord]:
-    """All calls, as soon as there are any: the host may be sweeping just now, which keeps us out."""
+    """All calls, as soon as there are any: the host may be sweeping, which keeps us out."""
     found: list[CallRecord] = []
     while not found:
         pieces = Keeper(directory_of(home), 10**9).fetch({})
