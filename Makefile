@@ -2,7 +2,7 @@
 #
 #   make demo       build the example's collection, answer questions from it, show plan and costs
 #   make test       the default tests, then the smaller suite on real models
-#   make seeds      10,000 simulations of durable runs of each kind, as CI has them (20 min)
+#   make seeds      10,500 simulations of durable runs, as CI has them (5 min)
 #   make check      format, lint, types, layers: what CI runs before the tests
 #   make format     what `make check` can repair
 #   make test-ucx   a cluster over UCX, in an environment of its own (.venv-ucx)
@@ -35,7 +35,7 @@ test: $(READY) browser
 	$(BIN)/pytest -m models
 
 seeds: $(READY)
-	ADJOIN_TEST_SEEDS=10000 $(BIN)/pytest --timeout 3000 tests/simulation/test_durable_runs.py
+	ADJOIN_TEST_SEEDS=1500 $(BIN)/pytest --timeout 3000 tests/simulation/test_durable_runs.py
 
 # The tests of the service's page are skipped where there is none; as root it is installed here.
 browser:

@@ -25,7 +25,7 @@ from distributed.comm import Comm
 from distributed.core import Status
 
 from adjoin.dag import Graph, ModelSpec
-from adjoin.errors import EngineError, InputError, TransportError
+from adjoin.errors import AdjoinError, EngineError, InputError, TransportError
 from adjoin.runtime import protocol as p
 from adjoin.runtime.clients import LinkedModel, ShelvedCollection
 from adjoin.runtime.conversation import (
@@ -227,7 +227,11 @@ class Agent:
         """Run the segment that the first message opens, until the driver leaves it."""
         began = time.perf_counter()
         first, *early = await line.receive()
-        opened = decode(first, p.Open)
+        opened = decode(first, p.Open | p.Prepare)
+        if isinstance(opened, p.Prepare):  # a hint: whoever needs the models reports what fails
+            with contextlib.suppress(AdjoinError):
+                await (await self.link()).prepare(opened.models)
+            return
         graph = await self._graph(line, opened.graph, early)
 
         def send(message: p.Message) -> None:
@@ -340,8 +344,6 @@ class Agent:
                 return _reply([msgspec.structs.asdict(info) for info in found])
             case p.Drop(collection=name):
                 await self.shelf.drop(name)
-            case p.Prepare(models=models):
-                await (await self.link()).prepare(models)
             case p.HostStatus(figures=figures):
                 return _reply(await (await self.link()).status(figures=figures))
             case p.FetchUsage(acknowledged=acknowledged):

@@ -184,6 +184,10 @@ class Cluster:
             raise TransportError("the worker is gone", where=worker)
         return (await self._trunk(found.address)).open(p.pack(message))
 
+    async def tell(self, worker: str, message: p.Message) -> None:
+        """Say what needs no answer, on the connection of the segments."""
+        (await self.open_segment(worker, message)).end()
+
     def doubt(self, worker: str) -> None:
         """A conversation with this worker broke."""
         self._members.doubt(worker)

@@ -168,7 +168,7 @@ class Driver:
         for worker in hosts.values() if models else ():
             # Only a hint: a stage that needs a model starts it itself, and reports what fails.
             with contextlib.suppress(AdjoinError):
-                await self.cluster.call(worker, p.Prepare(models=models))
+                await self.cluster.tell(worker, p.Prepare(models=models))
 
     async def close(self) -> None:
         """Cancel what runs and wait until it has let go."""

@@ -358,7 +358,6 @@ Call = (
     | Probe
     | Describe
     | Drop
-    | Prepare
     | HostStatus
     | FetchUsage
     | ShutDownHost

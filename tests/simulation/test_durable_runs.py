@@ -1,5 +1,5 @@
 """Durable runs and their ledger through deaths of their service, torn writes and dying workers,
-by seed. ``ADJOIN_TEST_SEEDS`` says how many: CI plays 10,000 (``make seeds``).
+by seed. ``ADJOIN_TEST_SEEDS`` says how many: CI plays 1,500 of each (``make seeds``).
 """
 
 from __future__ import annotations
