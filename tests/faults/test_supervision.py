@@ -167,7 +167,8 @@ def test_a_stopped_nanny_is_replaced_once_its_worker_is_gone(runtime: Runtime) -
     kill(before["worker-0"])
     seconds = until(lambda: workers(runtime).get("worker-0") not in (None, before["worker-0"]))
     assert seconds < 20  # it was not waited for as long as for one that may still be starting
-    assert cluster(runtime).pids["worker-0"] != nannies["worker-0"]
+    # Its worker is known a moment before the new nanny says that it is ready.
+    until(lambda: cluster(runtime).pids["worker-0"] != nannies["worker-0"])
     assert workers(runtime)["worker-1"] == before["worker-1"]
 
 
