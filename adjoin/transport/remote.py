@@ -43,10 +43,8 @@ class Channel:
         channel = cls(await connect(pool, address), pool, address)
         try:
             await channel._write({"op": operation, "messages": [message]})
-        except (
-            BaseException
-        ):  # also when nobody waits any more: else it keeps its place in the pool
-            channel.abort()
+        except BaseException:
+            channel.abort()  # else it would keep its place in the pool, also when it was cancelled
             raise
         return channel
 

@@ -85,10 +85,18 @@ class Trunk:
 
     Args:
         accept: carries on a conversation that the other side opens; without it, it opens none.
+        pool: where the connection is from, which gets its place back.
     """
 
-    def __init__(self, comm: Comm, address: str = "", accept: Accept | None = None) -> None:
+    def __init__(
+        self,
+        comm: Comm,
+        address: str = "",
+        accept: Accept | None = None,
+        pool: ConnectionPool | None = None,
+    ) -> None:
         self.address = address
+        self._pool = pool
         self._comm = comm
         self._accept = accept
         self._lines: dict[int, Line] = {}
@@ -128,6 +136,8 @@ class Trunk:
             self._why = self._why or "connection lost"
             sender.cancel()
             self._comm.abort()
+            if self._pool is not None:
+                self._pool.reuse(self.address, self._comm)
             for line in list(self._lines.values()):
                 line.break_off(self._why)
             await asyncio.gather(sender, *self._tasks, return_exceptions=True)
@@ -209,4 +219,4 @@ async def plant(pool: ConnectionPool, address: str, operation: str) -> Trunk:
         if isinstance(error, OSError):
             raise TransportError(f"connection lost: {error}", where=address) from None
         raise
-    return Trunk(comm, address)
+    return Trunk(comm, address, pool=pool)

@@ -62,36 +62,22 @@ async def test_agents_that_attach_at_once_find_one_host(tmp_path: Path) -> None:
     await links[0].shutdown()
 
 
-async def test_a_killed_host_takes_its_tree_along_and_the_next_call_starts_anew(
-    tmp_path: Path,
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+async def test_a_host_takes_its_tree_along_and_the_next_call_starts_anew(
+    tmp_path: Path, how: signal.Signals
 ) -> None:
     async with attached(tmp_path) as link:
         model = link.model("m", SLOW, observe=nothing)
         stream, _ = await first_token(model)
         deaths = await tree(link)
-        os.kill((await link.status())["pid"], signal.SIGKILL)
+        lost = (await link.status())["pid"]
+        os.kill(lost, how)
         with pytest.raises(EngineError):
             async for _ in stream:
                 pass
         await asyncio.gather(*(death.wait() for death in deaths.values()))
         assert await say(model, max_tokens=2) == "one two "
-
-
-async def test_a_stopped_host_is_killed_with_its_tree_and_the_next_call_starts_anew(
-    tmp_path: Path,
-) -> None:
-    async with attached(tmp_path) as link:
-        model = link.model("m", SLOW, observe=nothing)
-        stream, _ = await first_token(model)
-        deaths = await tree(link)
-        stopped = (await link.status())["pid"]
-        os.kill(stopped, signal.SIGSTOP)
-        with pytest.raises(EngineError):
-            async for _ in stream:
-                pass
-        await asyncio.gather(*(death.wait() for death in deaths.values()))
-        assert await say(model, max_tokens=2) == "one two "
-        assert (await link.status())["pid"] != stopped
+        assert (await link.status())["pid"] != lost
 
 
 async def test_who_attaches_to_a_stopped_host_gets_another_one(tmp_path: Path) -> None:

@@ -196,3 +196,19 @@ async def test_a_worker_without_an_agent_is_said() -> None:
         comm.inbox.put_nowait("unknown operation")
         with pytest.raises(TransportError, match="no agent"):
             await said(line, 5)
+
+
+async def test_its_place_in_the_pool_is_given_back() -> None:
+    near: Any = _Comm()
+    near.peer = _Comm()
+    given: list[tuple[str, Any]] = []
+
+    class Pool:
+        def reuse(self, address: str, comm: Any) -> None:
+            given.append((address, comm))
+
+    pool: Any = Pool()
+    ours = Trunk(near, "there", pool=pool)
+    ours.cut()
+    await ours.carry()
+    assert given == [("there", near)]
