@@ -390,10 +390,11 @@ async def _all(work: Any) -> None:
         async with asyncio.TaskGroup() as group:
             for each in work:
                 group.create_task(each).add_done_callback(let_go)
-    except* AdjoinError as failed:
-        first = failed.exceptions[0]
+    except BaseExceptionGroup as failed:
+        # Not ``except*``: Python 3.11.2 wraps what is raised in it into another group.
+        first: BaseException = failed
         while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
+            first = (first.subgroup(AdjoinError) or first).exceptions[0]
         raise first from first.__cause__  # not from the group, which hides the cause
 
 

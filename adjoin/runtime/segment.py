@@ -7,6 +7,7 @@ collections, and how to pull values; tests hand in their own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import threading
 import time
@@ -48,6 +49,8 @@ from adjoin.types import Body, StageStarted
 
 #: The result of a stage whose only reader has had all of it.
 _PASSED_ON = object()
+
+_log = logging.getLogger(__name__)
 
 
 class World(Surroundings, Protocol):
@@ -283,6 +286,10 @@ class SegmentRun:
             return False
         except AdjoinError as error:
             self._fail(stage, attempt, error)
+            return False
+        except Exception as error:  # noqa: BLE001  # a bug of ours: else its run would never end
+            _log.exception("run %s, stage %r", self.run, stage.id)
+            self._fail(stage, attempt, errors.wrap(error))
             return False
         finally:
             if self._running.get(stage.id) is task:  # not of the attempt that comes after this

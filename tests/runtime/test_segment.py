@@ -17,6 +17,8 @@ from adjoin import Settings, StageContext, function, workflow
 from adjoin.dag import Graph
 from adjoin.errors import TransportError
 from adjoin.runtime import protocol as p
+from adjoin.runtime import segment
+from adjoin.runtime.execution import _all
 from adjoin.runtime.held import find_held
 from adjoin.runtime.retries import Retries
 from adjoin.runtime.segment import SegmentRun
@@ -208,3 +210,27 @@ async def _values(sent: asyncio.Queue[p.Message], count: int) -> list[Any]:
         if isinstance(message := await sent.get(), p.Done):
             found.append(message.value)
     return found
+
+
+async def test_a_bug_of_ours_fails_the_stage_instead_of_leaving_it_open(monkeypatch: Any) -> None:
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("not an error of ours")
+
+    monkeypatch.setattr(segment, "run_stage", broken)
+    run, sent = _segment({"length"}, 3)
+    run.start()
+    while not isinstance(said := await sent.get(), p.Failed):
+        pass
+    assert (said.stage, "not an error of ours" in said.error["message"]) == ("longer", True)
+    await run.close()
+
+
+async def test_the_first_error_of_several_is_raised_as_it_is() -> None:
+    async def fails() -> None:
+        raise TransportError("first")
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TransportError, match="first"):
+        await _all([waits(), fails(), waits()])
